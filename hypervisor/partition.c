@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "hypervisor/partition.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "hypervisor/cpu_topology.h"
+#include "hypervisor/host_probe.h"
+#include "hypervisor/partition_priv.h"
+#include "hypervisor/slat.h"
+
+static void kicked(int signal_number)
+{
+	(void)signal_number; /* its arrival is all: KVM_RUN returns EINTR */
+}
+
+static int install_kick(struct base_error *err)
+{
+	struct sigaction action = { .sa_handler = kicked };
+
+	if (sigaction(HV_KICK_SIGNAL, &action, NULL) < 0)
+		return base_fail_errno(err, -errno, "signal %d", HV_KICK_SIGNAL);
+	return 0;
+}
+
+/*
+ * The chips, before any vCPU.  TSS and identity map addresses matter to VMX only.
+ * The PIT answers port 0x61 too, whose bit 5 Linux calibrates by.
+ */
+static int create_chips(struct hv_partition *partition, struct base_error *err)
+{
+	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	uint64_t identity = HV_GPA_VMX_IDENTITY_MAP;
+
+	if (ioctl(partition->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity) < 0 ||
+	    ioctl(partition->vm_fd, KVM_SET_TSS_ADDR, HV_GPA_VMX_TSS) < 0)
+		return base_fail_errno(err, -errno, "KVM_SET_TSS_ADDR");
+	if (ioctl(partition->vm_fd, KVM_CREATE_IRQCHIP, 0) < 0)
+		return base_fail_errno(err, -errno, "KVM_CREATE_IRQCHIP");
+	if (ioctl(partition->vm_fd, KVM_CREATE_PIT2, &pit) < 0)
+		return base_fail_errno(err, -errno, "KVM_CREATE_PIT2");
+	return 0;
+}
+
+static int create_vcpu(struct hv_partition *partition, uint32_t index,
+		       const struct hv_cpuid_table *cpuid, struct base_error *err)
+{
+	struct hv_vcpu *vcpu = &partition->vcpus[index];
+	int run_bytes = ioctl(partition->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	void *run;
+
+	vcpu->partition = partition;
+	vcpu->index = index;
+	vcpu->fd = ioctl(partition->vm_fd, KVM_CREATE_VCPU, (unsigned long)index);
+	if (vcpu->fd < 0)
+		return base_fail_errno(err, -errno, "vcpu %" PRIu32 ": KVM_CREATE_VCPU", index);
+	if (run_bytes < (int)sizeof(struct kvm_run))
+		return base_fail(err, -EIO, "KVM_GET_VCPU_MMAP_SIZE gives %d", run_bytes);
+	run = mmap(NULL, (size_t)run_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd, 0);
+	if (run == MAP_FAILED)
+		return base_fail_errno(err, -errno, "vcpu %" PRIu32 ": map", index);
+	vcpu->run = run;
+	vcpu->run_bytes = (size_t)run_bytes;
+	return hv_partition_set_cpuid(partition, index, cpuid, err);
+}
+
+int hv_partition_set_cpuid(struct hv_partition *partition, uint32_t vcpu,
+			   const struct hv_cpuid_table *cpuid, struct base_error *err)
+{
+	struct hv_cpuid_table own;
+	int r = hv_cpuid_for_vcpu(cpuid, vcpu, partition->vcpu_count, &own, err);
+
+	if (r >= 0)
+		r = hv_kvm_cpuid_give(partition->vcpus[vcpu].fd, &own, err);
+	return r < 0 ? base_fail_within(err, r, "vcpu %" PRIu32, vcpu) : 0;
+}
+
+/* vCPU threads take the kick signal and nothing else: the process's signals are the loop's. */
+static int start_threads(struct hv_partition *partition, struct base_error *err)
+{
+	sigset_t blocked;
+	sigset_t before;
+	int failed = 0;
+
+	(void)sigfillset(&blocked);
+	(void)sigdelset(&blocked, HV_KICK_SIGNAL);
+	(void)sigdelset(&blocked, SIGSYS); /* by which the lock-down reaches every thread */
+	(void)pthread_sigmask(SIG_SETMASK, &blocked, &before);
+	for (uint32_t i = 0; i < partition->vcpu_count && failed == 0; i++) {
+		struct hv_vcpu *vcpu = &partition->vcpus[i];
+
+		failed = pthread_create(&vcpu->thread, NULL, hv_vcpu_main, vcpu);
+		vcpu->has_thread = failed == 0;
+		partition->thread_count += failed == 0;
+	}
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (failed != 0)
+		return base_fail_errno(err, -failed, "thread of vcpu %" PRIu32,
+				       partition->thread_count);
+	return 0;
+}
+
+/* Under park_lock: everybody out of KVM_RUN. */
+static void kick_all(struct hv_partition *partition)
+{
+	for (uint32_t i = 0; i < partition->vcpu_count; i++)
+		if (partition->vcpus[i].run != NULL)
+			__atomic_store_n(&partition->vcpus[i].run->immediate_exit, 1,
+					 __ATOMIC_SEQ_CST);
+	for (uint32_t i = 0; i < partition->vcpu_count; i++) {
+		struct hv_vcpu *vcpu = &partition->vcpus[i];
+
+		if (vcpu->has_thread && !vcpu->parked &&
+		    !pthread_equal(vcpu->thread, pthread_self()))
+			(void)pthread_kill(vcpu->thread, HV_KICK_SIGNAL);
+	}
+}
+
+bool hv_vcpu_park(struct hv_vcpu *vcpu)
+{
+	struct hv_partition *partition = vcpu->partition;
+	BASE_LOCKED(&partition->park_lock);
+
+	vcpu->parked = true;
+	partition->parked_count++;
+	if (partition->parked_count == partition->thread_count)
+		(void)pthread_cond_broadcast(&partition->all_parked);
+	while (atomic_load(&partition->holds) != 0 && !partition->ending)
+		(void)pthread_cond_wait(&partition->go, &partition->park_lock);
+	vcpu->parked = false;
+	partition->parked_count--;
+	/* Under the lock: a hold that comes now sets it again after us. */
+	__atomic_store_n(&vcpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+	return !partition->ending;
+}
+
+uint64_t hv_partition_hold(struct hv_partition *partition, uint32_t holds)
+{
+	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);
+	BASE_LOCKED(&partition->park_lock);
+
+	atomic_fetch_or(&partition->holds, holds);
+	if (partition->parked_count < partition->thread_count)
+		kick_all(partition);
+	while (partition->parked_count < partition->thread_count)
+		(void)pthread_cond_wait(&partition->all_parked, &partition->park_lock);
+	return base_clock_boot_ns(&base_clock_system) - begin_ns;
+}
+
+void hv_partition_release(struct hv_partition *partition, uint32_t holds)
+{
+	BASE_LOCKED(&partition->park_lock);
+
+	if (atomic_fetch_and(&partition->holds, ~holds) != 0 && atomic_load(&partition->holds) == 0)
+		(void)pthread_cond_broadcast(&partition->go);
+}
+
+void hv_partition_request(struct hv_partition *partition, uint32_t holds)
+{
+	BASE_LOCKED(&partition->park_lock);
+
+	atomic_fetch_or(&partition->holds, holds);
+	kick_all(partition);
+}
+
+uint32_t hv_partition_holds(const struct hv_partition *partition)
+{
+	return atomic_load(&partition->holds);
+}
+
+BASE_DEFINE_FREEP(struct hv_partition, hv_partition_free);
+
+static int build(struct hv_partition *partition, const struct hv_partition_opts *opts,
+		 struct base_error *err)
+{
+	int r = install_kick(err);
+
+	if (r < 0)
+		return r;
+	partition->vm_fd = ioctl(opts->kvm_fd, KVM_CREATE_VM, 0);
+	if (partition->vm_fd < 0)
+		return base_fail_errno(err, -errno, "KVM_CREATE_VM");
+	r = create_chips(partition, err);
+	if (r < 0)
+		return r;
+	r = hv_slat_new(opts->memory, partition->vm_fd, &partition->slat, err);
+	if (r < 0)
+		return r;
+	for (uint32_t i = 0; i < opts->vcpu_count; i++) {
+		r = create_vcpu(partition, i, opts->cpuid, err);
+		if (r < 0)
+			return r;
+	}
+	return start_threads(partition, err);
+}
+
+int hv_partition_new(const struct hv_partition_opts *opts, const struct hv_partition_ops *ops,
+		     void *context, struct hv_partition **ret_partition, struct base_error *err)
+{
+	BASE_CLEANUP(hv_partition_freep) struct hv_partition *partition = NULL;
+	int r;
+
+	base_assert(opts->holds != 0);
+	if (opts->vcpu_count < 1 || opts->vcpu_count > HV_VCPUS_MAX)
+		return base_fail(err, -EINVAL, "%" PRIu32 " vCPUs: expected 1 to %u",
+				 opts->vcpu_count, HV_VCPUS_MAX);
+	partition = calloc(1, sizeof(*partition));
+	if (partition == NULL)
+		return base_fail(err, -ENOMEM, "partition");
+	(void)pthread_mutex_init(&partition->park_lock, NULL);
+	(void)pthread_cond_init(&partition->all_parked, NULL);
+	(void)pthread_cond_init(&partition->go, NULL);
+	partition->kvm_fd = opts->kvm_fd;
+	partition->vm_fd = -1;
+	partition->memory = opts->memory;
+	partition->bus = opts->bus;
+	partition->ops = ops;
+	partition->context = context;
+	partition->vcpu_count = opts->vcpu_count;
+	atomic_store(&partition->holds, opts->holds);
+	for (uint32_t i = 0; i < HV_VCPUS_MAX; i++)
+		partition->vcpus[i].fd = -1;
+	r = build(partition, opts, err);
+	if (r < 0)
+		return r;
+	*ret_partition = base_take(&partition);
+	return 0;
+}
+
+static void end_threads(struct hv_partition *partition)
+{
+	{
+		BASE_LOCKED(&partition->park_lock);
+		partition->ending = true;
+		atomic_fetch_or(&partition->holds, 1U << 31);
+		kick_all(partition);
+		(void)pthread_cond_broadcast(&partition->go);
+	}
+	for (uint32_t i = 0; i < partition->vcpu_count; i++)
+		if (partition->vcpus[i].has_thread)
+			(void)pthread_join(partition->vcpus[i].thread, NULL);
+}
+
+void hv_partition_free(struct hv_partition *partition)
+{
+	if (partition == NULL)
+		return;
+	end_threads(partition);
+	hv_slat_free(partition->slat);
+	for (uint32_t i = 0; i < partition->vcpu_count; i++) {
+		struct hv_vcpu *vcpu = &partition->vcpus[i];
+
+		if (vcpu->run != NULL)
+			(void)munmap(vcpu->run, vcpu->run_bytes);
+		base_closep(&vcpu->fd);
+	}
+	base_closep(&partition->vm_fd);
+	(void)pthread_cond_destroy(&partition->go);
+	(void)pthread_cond_destroy(&partition->all_parked);
+	(void)pthread_mutex_destroy(&partition->park_lock);
+	free(partition);
+}
+
+int hv_partition_kvm_fd(const struct hv_partition *partition)
+{
+	return partition->kvm_fd;
+}
+
+int hv_partition_vm_fd(const struct hv_partition *partition)
+{
+	return partition->vm_fd;
+}
+
+uint32_t hv_partition_vcpu_count(const struct hv_partition *partition)
+{
+	return partition->vcpu_count;
+}
+
+int hv_partition_vcpu_fd(const struct hv_partition *partition, uint32_t vcpu)
+{
+	base_assert(vcpu < partition->vcpu_count);
+	return partition->vcpus[vcpu].fd;
+}
+
+struct hv_slat *hv_partition_slat(const struct hv_partition *partition)
+{
+	return partition->slat;
+}
+
+uint64_t hv_partition_exit_count(const struct hv_partition *partition)
+{
+	uint64_t count = 0;
+
+	for (uint32_t i = 0; i < partition->vcpu_count; i++)
+		count +=
+			atomic_load_explicit(&partition->vcpus[i].exit_count, memory_order_relaxed);
+	return count;
+}
+
+void hv_partition_irq(struct hv_partition *partition, uint32_t gsi, int level)
+{
+	struct kvm_irq_level line = { .irq = gsi, .level = (uint32_t)level };
+
+	(void)ioctl(partition->vm_fd, KVM_IRQ_LINE, &line);
+}

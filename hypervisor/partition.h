@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The partition: a KVM VM with its interrupt chips, memory slots and virtual
+ * processors, a thread each.
+ *
+ * vCPUs run while no hold is set.  hold() costs one signal round: every vCPU gets
+ * immediate_exit and a signal first, then one wait for all.  A vCPU parks only after
+ * the exit it was in has been completed inside KVM (KVM_RUN once more with
+ * immediate_exit), so that its registers stand behind the access.
+ *
+ * Threads: new, free, hold, release belong to any thread but the vCPUs'; request may
+ * be called on a vCPU thread.  vCPU descriptors may be used by others only while
+ * every vCPU is parked: KVM blocks them otherwise.
+ */
+#ifndef HYPERVISOR_PARTITION_H
+#define HYPERVISOR_PARTITION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "hypervisor/cpuid_table.h"
+#include "hypervisor/iobus.h"
+#include "hypervisor/memory.h"
+
+struct hv_partition;
+
+enum hv_vcpu_event {
+	HV_VCPU_INVALID,
+	HV_VCPU_TRIPLE_FAULT, /* KVM_EXIT_SHUTDOWN */
+	HV_VCPU_FAILED,       /* KVM cannot go on: internal error, failed entry, unknown exit */
+	HV_VCPU_EVENTS
+};
+
+struct hv_partition_ops {
+	/* On the vCPU's thread; it parks afterwards only if the handler requests a hold. */
+	void (*vcpu_event)(void *context, uint32_t vcpu, enum hv_vcpu_event event,
+			   const char *text);
+};
+
+struct hv_partition_opts {
+	int kvm_fd;                         /* borrowed during the call and after */
+	uint32_t vcpu_count;                /* 1..HV_VCPUS_MAX */
+	const struct hv_cpuid_table *cpuid; /* of the whole VM; borrowed during the call */
+	struct hv_memory *memory;           /* borrowed, outlives the partition */
+	struct hv_iobus *bus;               /* borrowed, outlives the partition */
+	uint32_t holds;                     /* set from the start, not 0 */
+};
+
+/**
+ * hv_partition_new - create VM, chips, slots, vCPUs and their (parked) threads.
+ * Errors: errno of KVM with context; -ENOMEM; -EAGAIN no threads.
+ */
+BASE_MUST_CHECK int hv_partition_new(const struct hv_partition_opts *opts,
+				     const struct hv_partition_ops *ops, void *context,
+				     struct hv_partition **ret_partition, struct base_error *err);
+/* Ends vCPU threads and the VM.  NULL is fine. */
+void hv_partition_free(struct hv_partition *partition);
+
+/* Set @holds and wait until every vCPU is parked.  Returns what the round took, ns. */
+uint64_t hv_partition_hold(struct hv_partition *partition, uint32_t holds);
+/* Clear @holds; vCPUs run when none is left. */
+void hv_partition_release(struct hv_partition *partition, uint32_t holds);
+/* Set @holds without waiting; the calling vCPU thread parks once its exit is completed. */
+void hv_partition_request(struct hv_partition *partition, uint32_t holds);
+uint32_t hv_partition_holds(const struct hv_partition *partition);
+
+/**
+ * hv_partition_set_cpuid - give one vCPU its share of the VM's table again (restore).
+ * Only before it has run for the first time.  Errno of KVM_SET_CPUID2 with context.
+ */
+BASE_MUST_CHECK int hv_partition_set_cpuid(struct hv_partition *partition, uint32_t vcpu,
+					   const struct hv_cpuid_table *cpuid,
+					   struct base_error *err);
+
+int hv_partition_kvm_fd(const struct hv_partition *partition);
+int hv_partition_vm_fd(const struct hv_partition *partition);
+uint32_t hv_partition_vcpu_count(const struct hv_partition *partition);
+int hv_partition_vcpu_fd(const struct hv_partition *partition, uint32_t vcpu);
+struct hv_slat *hv_partition_slat(const struct hv_partition *partition);
+/* Exits to user space of all vCPUs so far. */
+uint64_t hv_partition_exit_count(const struct hv_partition *partition);
+
+/* Drive an interrupt line of the chips.  Any thread. */
+void hv_partition_irq(struct hv_partition *partition, uint32_t gsi, int level);
+
+#endif

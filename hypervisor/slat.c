@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Own marks and KVM's log are separate bitmaps that a harvest ORs together.  Why a mark
+ * is a locked OR even when its bit is set already: "bytes land, look at the bit"
+ * against "clear the bit, read the bytes" needs a full fence on the marking side, and
+ * on x86 the locked OR is that fence.
+ */
+#include "hypervisor/slat.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/clock.h"
+#include "hypervisor/memory_priv.h"
+
+#define SLOTS_MAX 2u
+
+struct hv_slat {
+	struct hv_memory *memory; /* borrowed */
+	uint8_t *base;
+	int vm_fd; /* borrowed, -1: none */
+	uint32_t slot_count;
+	struct hv_ram_range slots[SLOTS_MAX];
+	uint64_t page_count;
+	size_t word_count;
+	_Atomic uint64_t *marks; /* own writes */
+	pthread_mutex_t lock;    /* leaf: start, harvest, stop */
+	atomic_bool tracking;
+	bool first_harvest; /* names every page */
+	struct hv_slat_cost cost;
+};
+
+BASE_DEFINE_FREEP(struct hv_slat, hv_slat_free);
+
+static int set_slots(struct hv_slat *slat, uint32_t flags, struct base_error *err)
+{
+	for (uint32_t i = 0; i < slat->slot_count && slat->vm_fd >= 0; i++) {
+		struct kvm_userspace_memory_region region = {
+			.slot = i,
+			.flags = flags,
+			.guest_phys_addr = slat->slots[i].gpa,
+			.memory_size = slat->slots[i].size_bytes,
+			.userspace_addr = (uintptr_t)(slat->base + slat->slots[i].ram_offset),
+		};
+
+		if (ioctl(slat->vm_fd, KVM_SET_USER_MEMORY_REGION, &region) < 0)
+			return base_fail_errno(err, -errno,
+					       "memory slot %u of %" PRIu64 " MiB at 0x%" PRIx64, i,
+					       slat->slots[i].size_bytes >> 20, slat->slots[i].gpa);
+	}
+	return 0;
+}
+
+static int enable_manual_protect(int vm_fd, struct base_error *err)
+{
+	struct kvm_enable_cap cap = { .cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 };
+	int have = ioctl(vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
+
+	if (have <= 0)
+		return base_fail(err, -ENOTSUP,
+				 "KVM lacks KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 (Linux 5.7 has it)");
+	cap.args[0] = (uint64_t)have &
+		      (KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE | KVM_DIRTY_LOG_INITIALLY_SET);
+	if (ioctl(vm_fd, KVM_ENABLE_CAP, &cap) < 0)
+		return base_fail_errno(err, -errno, "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2");
+	return 0;
+}
+
+int hv_slat_new(struct hv_memory *memory, int vm_fd, struct hv_slat **ret_slat,
+		struct base_error *err)
+{
+	BASE_CLEANUP(hv_slat_freep) struct hv_slat *slat = calloc(1, sizeof(*slat));
+	int r;
+
+	if (slat == NULL)
+		return base_fail(err, -ENOMEM, "guest memory slots");
+	slat->vm_fd = -1;
+	(void)pthread_mutex_init(&slat->lock, NULL);
+	slat->memory = memory;
+	slat->base = hv_memory_base(memory);
+	slat->slot_count = hv_memory_ranges(memory, slat->slots);
+	slat->page_count = hv_memory_page_count(memory);
+	slat->word_count = (size_t)((slat->page_count + 63) / 64);
+	slat->marks = calloc(slat->word_count, sizeof(*slat->marks));
+	if (slat->marks == NULL)
+		return base_fail(err, -ENOMEM, "dirty bitmap of %zu words", slat->word_count);
+	if (vm_fd >= 0) {
+		r = enable_manual_protect(vm_fd, err);
+		if (r < 0)
+			return r;
+		slat->vm_fd = vm_fd;
+		r = set_slots(slat, 0, err);
+		if (r < 0)
+			return r;
+	}
+	*ret_slat = base_take(&slat);
+	return 0;
+}
+
+void hv_slat_free(struct hv_slat *slat)
+{
+	if (slat == NULL)
+		return;
+	for (uint32_t i = 0; i < slat->slot_count && slat->vm_fd >= 0; i++) {
+		struct kvm_userspace_memory_region none = { .slot = i };
+
+		(void)ioctl(slat->vm_fd, KVM_SET_USER_MEMORY_REGION, &none);
+	}
+	(void)pthread_mutex_destroy(&slat->lock);
+	free(slat->marks);
+	free(slat);
+}
+
+struct hv_memory *hv_slat_memory(const struct hv_slat *slat)
+{
+	return slat->memory;
+}
+
+uint64_t hv_slat_page_count(const struct hv_slat *slat)
+{
+	return slat->page_count;
+}
+
+size_t hv_slat_word_count(const struct hv_slat *slat)
+{
+	return slat->word_count;
+}
+
+int hv_slat_start(struct hv_slat *slat, struct base_error *err)
+{
+	BASE_LOCKED(&slat->lock);
+	int r;
+
+	if (atomic_load(&slat->tracking))
+		return base_fail(err, -EPROTO, "dirty tracking is on already");
+	r = set_slots(slat, KVM_MEM_LOG_DIRTY_PAGES, err);
+	if (r < 0) {
+		(void)set_slots(slat, 0, NULL);
+		return base_fail_within(err, r, "dirty tracking");
+	}
+	slat->first_harvest = true;
+	atomic_store(&slat->tracking, true);
+	return 0;
+}
+
+int hv_slat_stop(struct hv_slat *slat, struct base_error *err)
+{
+	BASE_LOCKED(&slat->lock);
+
+	if (!atomic_load(&slat->tracking))
+		return base_fail(err, -EPROTO, "dirty tracking is off");
+	atomic_store(&slat->tracking, false);
+	return set_slots(slat, 0, err);
+}
+
+bool hv_slat_is_tracking(const struct hv_slat *slat)
+{
+	return atomic_load(&slat->tracking);
+}
+
+/* KVM's log of one slot, copied and then cleared page by page that it names. */
+static int harvest_slot(struct hv_slat *slat, uint32_t index, uint64_t *into,
+			struct base_error *err)
+{
+	const struct hv_ram_range *slot = &slat->slots[index];
+	uint64_t *words =
+		into + (slot->ram_offset >> HV_PAGE_SHIFT) / 64; /* slots start on whole words */
+	struct kvm_dirty_log get = { .slot = index, .dirty_bitmap = words };
+	struct kvm_clear_dirty_log clear = {
+		.slot = index,
+		.num_pages = (uint32_t)(slot->size_bytes >> HV_PAGE_SHIFT),
+		.dirty_bitmap = words,
+	};
+	uint64_t pages = slot->size_bytes >> HV_PAGE_SHIFT;
+
+	if (ioctl(slat->vm_fd, KVM_GET_DIRTY_LOG, &get) < 0)
+		return base_fail_errno(err, -errno, "KVM_GET_DIRTY_LOG of slot %u", index);
+	/* num_pages is 32 bit and, but for the last piece, a multiple of 64. */
+	for (uint64_t first = 0; first < pages; first += 1ULL << 30) {
+		uint64_t count = pages - first < 1ULL << 30 ? pages - first : 1ULL << 30;
+
+		clear.first_page = first;
+		clear.num_pages = (uint32_t)count;
+		clear.dirty_bitmap = words + first / 64;
+		if (ioctl(slat->vm_fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
+			return base_fail_errno(err, -errno, "KVM_CLEAR_DIRTY_LOG of slot %u",
+					       index);
+	}
+	return 0;
+}
+
+static uint64_t merge_marks(struct hv_slat *slat, uint64_t *into)
+{
+	uint64_t count = 0;
+
+	for (size_t i = 0; i < slat->word_count; i++) {
+		/* Looking first spares a locked instruction per word; a mark that comes
+		 * after the look belongs to the next harvest. */
+		if (atomic_load_explicit(&slat->marks[i], memory_order_relaxed) != 0)
+			into[i] |= atomic_exchange(&slat->marks[i], 0);
+		count += (uint64_t)__builtin_popcountll(into[i]);
+	}
+	return count;
+}
+
+static uint64_t name_all(struct hv_slat *slat, uint64_t *into)
+{
+	unsigned int tail = (unsigned int)(slat->page_count % 64);
+
+	memset(into, 0xff, slat->word_count * sizeof(*into));
+	if (tail != 0)
+		into[slat->word_count - 1] = (1ULL << tail) - 1;
+	return slat->page_count;
+}
+
+int hv_slat_harvest(struct hv_slat *slat, uint64_t *into, uint64_t *ret_page_count,
+		    struct base_error *err)
+{
+	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);
+	uint64_t ioctl_ns = 0;
+	uint64_t count;
+	BASE_LOCKED(&slat->lock);
+
+	if (!atomic_load(&slat->tracking))
+		return base_fail(err, -EPROTO, "dirty tracking is off");
+	if (slat->vm_fd < 0)
+		memset(into, 0, slat->word_count * sizeof(*into));
+	else
+		ioctl_ns = base_clock_boot_ns(&base_clock_system);
+	for (uint32_t i = 0; i < slat->slot_count && slat->vm_fd >= 0; i++) {
+		int r = harvest_slot(slat, i, into, err);
+
+		if (r < 0) {
+			slat->first_harvest =
+				true; /* what was lost is named next time, with all else */
+			(void)name_all(slat, into);
+			return r;
+		}
+	}
+	if (slat->vm_fd >= 0)
+		ioctl_ns = base_clock_boot_ns(&base_clock_system) - ioctl_ns;
+	count = merge_marks(slat, into);
+	if (slat->first_harvest) {
+		count = name_all(slat, into);
+		slat->first_harvest = false;
+	}
+	if (ret_page_count != NULL)
+		*ret_page_count = count;
+	slat->cost.ioctl_ns = ioctl_ns;
+	slat->cost.total_ns = base_clock_boot_ns(&base_clock_system) - begin_ns;
+	return 0;
+}
+
+struct hv_slat_cost hv_slat_last_cost(const struct hv_slat *slat)
+{
+	return slat->cost;
+}
+
+/* Mark RAM pages [first, last], whole words at a time. */
+static void mark_pages(struct hv_slat *slat, uint64_t first, uint64_t last)
+{
+#ifndef GODWIT_MUTANT_SLAT_MARK
+	uint64_t word = first / 64;
+	uint64_t last_word = last / 64;
+	uint64_t mask = ~0ULL << (first % 64);
+
+	for (; word < last_word; word++) {
+		(void)atomic_fetch_or(&slat->marks[word], mask);
+		mask = ~0ULL;
+	}
+	mask &= ~0ULL >> (63 - last % 64);
+	(void)atomic_fetch_or(&slat->marks[word], mask);
+#else
+	(void)slat;
+	(void)first;
+	(void)last;
+#endif
+}
+
+int hv_slat_read(const struct hv_slat *slat, uint64_t gpa, void *to, size_t size_bytes)
+{
+	uint64_t offset;
+	int r = hv_memory_translate(slat->memory, gpa, size_bytes, &offset);
+
+	if (r < 0)
+		return r;
+	memcpy(to, slat->base + offset, size_bytes);
+	return 0;
+}
+
+int hv_slat_window_begin(struct hv_slat *slat, uint64_t gpa, uint64_t size_bytes,
+			 struct hv_slat_window *ret_window)
+{
+	uint64_t offset;
+	int r = hv_memory_translate(slat->memory, gpa, size_bytes, &offset);
+
+	if (r < 0)
+		return r;
+	*ret_window = (struct hv_slat_window){ .slat = slat,
+					       .data = slat->base + offset,
+					       .ram_offset = offset,
+					       .size_bytes = size_bytes };
+	return 0;
+}
+
+void hv_slat_window_end(struct hv_slat_window *window)
+{
+	if (window->data == NULL)
+		return;
+	window->data = NULL;
+	if (window->size_bytes > 0)
+		mark_pages(window->slat, window->ram_offset >> HV_PAGE_SHIFT,
+			   (window->ram_offset + window->size_bytes - 1) >> HV_PAGE_SHIFT);
+}
+
+int hv_slat_write(struct hv_slat *slat, uint64_t gpa, const void *from, size_t size_bytes)
+{
+	HV_SLAT_WINDOW window = { .data = NULL };
+	int r = hv_slat_window_begin(slat, gpa, size_bytes, &window);
+
+	if (r < 0)
+		return r;
+	memcpy(window.data, from, size_bytes);
+	return 0;
+}
+
+int hv_slat_zero(struct hv_slat *slat, uint64_t gpa, uint64_t size_bytes)
+{
+	HV_SLAT_WINDOW window = { .data = NULL };
+	int r = hv_slat_window_begin(slat, gpa, size_bytes, &window);
+
+	if (r < 0)
+		return r;
+	memset(window.data, 0, size_bytes);
+	return 0;
+}
+
+const uint8_t *hv_slat_view(const struct hv_slat *slat, uint64_t gpa, uint64_t size_bytes)
+{
+	uint64_t offset;
+
+	if (hv_memory_translate(slat->memory, gpa, size_bytes, &offset) < 0)
+		return NULL;
+	return slat->base + offset;
+}
+
+const uint8_t *hv_slat_pages(const struct hv_slat *slat, uint64_t first_page, uint64_t page_count)
+{
+	if (first_page > slat->page_count || page_count > slat->page_count - first_page)
+		return NULL;
+	return slat->base + (first_page << HV_PAGE_SHIFT);
+}
+
+uint8_t *hv_slat_arrival_pages(struct hv_slat *slat, uint64_t first_page, uint64_t page_count)
+{
+	if (atomic_load(&slat->tracking) || first_page > slat->page_count ||
+	    page_count > slat->page_count - first_page)
+		return NULL;
+	return slat->base + (first_page << HV_PAGE_SHIFT);
+}

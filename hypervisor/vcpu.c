@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One virtual processor's thread: run, dispatch the exit, park when held.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "base/bytes.h"
+#include "hypervisor/partition_priv.h"
+
+static uint64_t load_le(const uint8_t *from, uint32_t size_bytes)
+{
+	switch (size_bytes) {
+	case 1:
+		return from[0];
+	case 2:
+		return base_get_le16(from);
+	case 4:
+		return base_get_le32(from);
+	default:
+		return base_get_le64(from);
+	}
+}
+
+static void store_le(uint8_t *to, uint32_t size_bytes, uint64_t value)
+{
+	switch (size_bytes) {
+	case 1:
+		to[0] = (uint8_t)value;
+		break;
+	case 2:
+		base_put_le16(to, (uint16_t)value);
+		break;
+	case 4:
+		base_put_le32(to, (uint32_t)value);
+		break;
+	default:
+		base_put_le64(to, value);
+		break;
+	}
+}
+
+/* A string instruction (rep outsb) arrives as one exit with several items. */
+static void handle_port(struct hv_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	struct hv_iobus *bus = vcpu->partition->bus;
+	uint8_t *data = (uint8_t *)run + run->io.data_offset;
+	uint32_t size = run->io.size;
+
+	for (uint32_t i = 0; i < run->io.count; i++, data += size) {
+		if (run->io.direction == KVM_EXIT_IO_OUT)
+			hv_iobus_write(bus, HV_IO_PORT, run->io.port, size, load_le(data, size));
+		else
+			store_le(data, size, hv_iobus_read(bus, HV_IO_PORT, run->io.port, size));
+	}
+}
+
+/* KVM splits accesses at page ends: any length of 1 to 8 may come. */
+static void handle_mmio(struct hv_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	struct hv_iobus *bus = vcpu->partition->bus;
+	uint64_t address = run->mmio.phys_addr;
+	uint32_t length = run->mmio.len;
+	uint8_t *data = run->mmio.data;
+
+	while (length > 0) {
+		uint32_t size = length >= 8 ? 8 : length >= 4 ? 4 : length >= 2 ? 2 : 1;
+
+		if (run->mmio.is_write)
+			hv_iobus_write(bus, HV_IO_MMIO, address, size, load_le(data, size));
+		else
+			store_le(data, size, hv_iobus_read(bus, HV_IO_MMIO, address, size));
+		address += size;
+		data += size;
+		length -= size;
+	}
+}
+
+static void report(struct hv_vcpu *vcpu, enum hv_vcpu_event event, const char *text)
+{
+	vcpu->partition->ops->vcpu_event(vcpu->partition->context, vcpu->index, event, text);
+}
+
+/* KVM cannot go on: say everything that helps, then stand still. */
+static void report_failure(struct hv_vcpu *vcpu, const char *what, uint64_t detail)
+{
+	struct kvm_regs regs = { .rip = 0 };
+	struct kvm_sregs sregs = { .cr0 = 0 };
+	char text[256];
+
+	(void)ioctl(vcpu->fd, KVM_GET_REGS, &regs);
+	(void)ioctl(vcpu->fd, KVM_GET_SREGS, &sregs);
+	(void)snprintf(text, sizeof(text),
+		       "vcpu %" PRIu32 ": %s (0x%" PRIx64
+		       "): rip 0x%llx cs 0x%x cr0 0x%llx cr2 0x%llx cr3 0x%llx "
+		       "cr4 0x%llx efer 0x%llx rflags 0x%llx rsp 0x%llx",
+		       vcpu->index, what, detail, regs.rip, sregs.cs.selector, sregs.cr0, sregs.cr2,
+		       sregs.cr3, sregs.cr4, sregs.efer, regs.rflags, regs.rsp);
+	report(vcpu, HV_VCPU_FAILED, text);
+}
+
+static void handle_exit(struct hv_vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	char text[64];
+
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		vcpu->completion_pending = true;
+		handle_port(vcpu);
+		break;
+	case KVM_EXIT_MMIO:
+		vcpu->completion_pending = true;
+		handle_mmio(vcpu);
+		break;
+	case KVM_EXIT_INTR:
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+		break;
+	case KVM_EXIT_SHUTDOWN:
+		(void)snprintf(text, sizeof(text), "vcpu %" PRIu32 ": triple fault", vcpu->index);
+		report(vcpu, HV_VCPU_TRIPLE_FAULT, text);
+		break;
+	case KVM_EXIT_INTERNAL_ERROR:
+		report_failure(vcpu, "KVM internal error", run->internal.suberror);
+		break;
+	case KVM_EXIT_FAIL_ENTRY:
+		report_failure(vcpu, "guest entry failed",
+			       run->fail_entry.hardware_entry_failure_reason);
+		break;
+	default:
+		report_failure(vcpu, "exit unknown to us", run->exit_reason);
+		break;
+	}
+}
+
+static void name_thread(const struct hv_vcpu *vcpu)
+{
+	char name[16];
+
+	(void)snprintf(name, sizeof(name), "vcpu/%" PRIu32, vcpu->index);
+	(void)pthread_setname_np(pthread_self(), name);
+}
+
+void *hv_vcpu_main(void *argument)
+{
+	struct hv_vcpu *vcpu = argument;
+	struct hv_partition *partition = vcpu->partition;
+
+	name_thread(vcpu);
+	for (;;) {
+		int failed;
+
+#ifdef GODWIT_MUTANT_EXIT_COMPLETION
+		vcpu->completion_pending = false;
+#endif
+		if (atomic_load(&partition->holds) != 0 && !vcpu->completion_pending &&
+		    !hv_vcpu_park(vcpu))
+			return NULL;
+		failed = ioctl(vcpu->fd, KVM_RUN, 0) < 0 ? errno : 0;
+		atomic_fetch_add_explicit(&vcpu->exit_count, 1, memory_order_relaxed);
+		vcpu->completion_pending = false;
+		/* EAGAIN: a processor that waits for INIT and SIPI was woken for nothing. */
+		if (failed == EINTR || failed == EAGAIN)
+			continue;
+		if (failed != 0)
+			report_failure(vcpu, strerror(failed), (uint64_t)failed);
+		else
+			handle_exit(vcpu);
+	}
+}

@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Dirty tracking: own writes without KVM, then a guest's writes on KVM.
+ * What must never happen: a written page that no harvest names.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hypervisor/slat.h"
+#include "tests/support/guest_vm.h"
+
+#define MEMORY_BYTES (64ULL << 20)
+
+struct world {
+	struct hv_memory *memory;
+	struct hv_slat *slat;
+	uint64_t *bitmap;
+};
+
+static struct world world_new(void)
+{
+	struct world world = { .memory = NULL };
+	struct base_error err = { .code = 0 };
+
+	cr_assert_eq(hv_memory_new(MEMORY_BYTES, HV_MEMORY_SMALL, &world.memory, &err), 0, "%s",
+		     err.text);
+	cr_assert_eq(hv_slat_new(world.memory, -1, &world.slat, &err), 0, "%s", err.text);
+	world.bitmap = calloc(hv_slat_word_count(world.slat), sizeof(uint64_t));
+	cr_assert_not_null(world.bitmap);
+	return world;
+}
+
+static void world_free(struct world *world)
+{
+	hv_slat_free(world->slat);
+	hv_memory_free(world->memory);
+	free(world->bitmap);
+}
+
+static uint64_t harvest(struct world *world)
+{
+	struct base_error err = { .code = 0 };
+	uint64_t count = 0;
+
+	cr_assert_eq(hv_slat_harvest(world->slat, world->bitmap, &count, &err), 0, "%s", err.text);
+	return count;
+}
+
+static bool is_dirty(const uint64_t *bitmap, uint64_t page)
+{
+	return (bitmap[page / 64] >> (page % 64) & 1) != 0;
+}
+
+static void start(struct world *world)
+{
+	cr_assert_eq(hv_slat_start(world->slat, NULL), 0);
+	cr_assert_eq(harvest(world), hv_slat_page_count(world->slat),
+		     "the first harvest names every page");
+}
+
+Test(slat, first_harvest_names_all_then_nothing)
+{
+	struct world world = world_new();
+
+	start(&world);
+	cr_assert_eq(harvest(&world), 0);
+	world_free(&world);
+}
+
+Test(slat, own_write_is_named_once)
+{
+	struct world world = world_new();
+
+	start(&world);
+	cr_assert_eq(hv_slat_write(world.slat, 0x5ffe, "abcd", 4), 0);
+	cr_assert_eq(harvest(&world), 2);
+	cr_assert(is_dirty(world.bitmap, 5) && is_dirty(world.bitmap, 6));
+	cr_assert_eq(harvest(&world), 0);
+	world_free(&world);
+}
+
+Test(slat, window_is_marked_when_it_ends_not_before)
+{
+	struct world world = world_new();
+
+	start(&world);
+	{
+		HV_SLAT_WINDOW window = { .data = NULL };
+
+		cr_assert_eq(hv_slat_window_begin(world.slat, 0x10000, 3 * HV_PAGE_BYTES, &window),
+			     0);
+		window.data[0] = 1;
+		cr_assert_eq(harvest(&world), 0,
+			     "bytes still land: a mark now would be forgotten too early");
+	}
+	cr_assert_eq(harvest(&world), 3);
+	world_free(&world);
+}
+
+/* Every first and last page around word borders: masks of whole words. */
+Test(slat, ranges_of_every_alignment)
+{
+	struct world world = world_new();
+
+	start(&world);
+	for (uint64_t first = 60; first < 70; first++)
+		for (uint64_t count = 1; count < 200; count += 7) {
+			cr_assert_eq(hv_slat_zero(world.slat, first * HV_PAGE_BYTES,
+						  count * HV_PAGE_BYTES),
+				     0);
+			cr_assert_eq(harvest(&world), count);
+			for (uint64_t page = 0; page < 300; page++)
+				cr_assert_eq(is_dirty(world.bitmap, page),
+					     page >= first && page < first + count);
+		}
+	world_free(&world);
+}
+
+Test(slat, outside_ram_is_refused_and_unmarked)
+{
+	struct world world = world_new();
+	struct hv_slat_window window;
+	uint8_t byte = 7;
+
+	start(&world);
+	cr_assert_eq(hv_slat_write(world.slat, MEMORY_BYTES - 1, "ab", 2), -EFAULT);
+	cr_assert_eq(hv_slat_write(world.slat, UINT64_MAX, "ab", 2), -EFAULT);
+	cr_assert_eq(hv_slat_zero(world.slat, 0, UINT64_MAX), -EFAULT);
+	cr_assert_eq(hv_slat_read(world.slat, MEMORY_BYTES, &byte, 1), -EFAULT);
+	cr_assert_eq(byte, 7);
+	cr_assert_eq(hv_slat_window_begin(world.slat, HV_GPA_HOLE_START, 1, &window), -EFAULT);
+	cr_assert_null(hv_slat_view(world.slat, MEMORY_BYTES - 1, 2));
+	cr_assert_null(hv_slat_pages(world.slat, MEMORY_BYTES / HV_PAGE_BYTES, 1));
+	cr_assert_eq(harvest(&world), 0);
+	world_free(&world);
+}
+
+Test(slat, wrong_order_is_refused)
+{
+	struct world world = world_new();
+
+	cr_assert_eq(hv_slat_harvest(world.slat, world.bitmap, NULL, NULL), -EPROTO);
+	cr_assert_eq(hv_slat_stop(world.slat, NULL), -EPROTO);
+	start(&world);
+	cr_assert_eq(hv_slat_start(world.slat, NULL), -EPROTO);
+	cr_assert_null(hv_slat_arrival_pages(world.slat, 0, 1),
+		       "no unmarked writes while tracking");
+	cr_assert_eq(hv_slat_stop(world.slat, NULL), 0);
+	cr_assert_not_null(hv_slat_arrival_pages(world.slat, 0, 1));
+	world_free(&world);
+}
+
+/* Writers against a harvester: each page's last value must have been named after it landed. */
+struct race {
+	struct world world;
+	atomic_bool stop;
+};
+
+static void *writer(void *argument)
+{
+	struct race *race = argument;
+	uint64_t value = 1;
+
+	for (; !atomic_load(&race->stop); value++) {
+		uint64_t page = testpage_mix(value) % 256;
+
+		cr_assert_eq(hv_slat_write(race->world.slat, page * HV_PAGE_BYTES, &value,
+					   sizeof(value)),
+			     0);
+	}
+	return NULL;
+}
+
+Test(slat, a_harvest_never_loses_a_racing_write)
+{
+	struct race race = { .world = world_new() };
+	uint64_t copies[256] = { 0 };
+	pthread_t threads[2];
+
+	start(&race.world);
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, writer, &race), 0);
+	for (int round = 0; round < 20000; round++) {
+		if (round == 19999) {
+			atomic_store(&race.stop, true);
+			for (int i = 0; i < 2; i++)
+				cr_assert_eq(pthread_join(threads[i], NULL), 0);
+		}
+		(void)harvest(&race.world);
+		for (uint64_t page = 0; page < 256; page++)
+			if (is_dirty(race.world.bitmap, page))
+				copies[page] = *(const volatile uint64_t *)hv_slat_pages(
+					race.world.slat, page, 1);
+	}
+	for (uint64_t page = 0; page < 256; page++) {
+		uint64_t value;
+
+		cr_assert_eq(
+			hv_slat_read(race.world.slat, page * HV_PAGE_BYTES, &value, sizeof(value)),
+			0);
+		cr_assert_eq(copies[page], value, "page %llu: copied %llu, holds %llu",
+			     (unsigned long long)page, (unsigned long long)copies[page],
+			     (unsigned long long)value);
+	}
+	world_free(&race.world);
+}
+
+/* --- on KVM --- */
+
+/* The guest's own pages (stacks, counters, tables) may be written at any time. */
+static void exclude(struct guest_vm *vm, uint64_t *bitmap, uint32_t start_reg, uint32_t end_reg)
+{
+	uint64_t first = guest_vm_get(vm, start_reg) >> HV_PAGE_SHIFT;
+	uint64_t end = (guest_vm_get(vm, end_reg) + HV_PAGE_BYTES - 1) >> HV_PAGE_SHIFT;
+
+	for (uint64_t page = first; page < end; page++)
+		bitmap[page / 64] &= ~(1ULL << (page % 64));
+}
+
+static void exactness(struct guest_vm *vm, uint64_t *bitmap, uint64_t *expected, uint64_t seed,
+		      uint64_t count)
+{
+	struct hv_slat *slat = hv_machine_slat(guest_vm_machine(vm));
+	uint64_t ws_pages = guest_vm_get(vm, TESTPAGE_WS_PAGES);
+	uint64_t extra = 0;
+
+	memset(expected, 0, hv_slat_word_count(slat) * sizeof(uint64_t));
+	for (uint64_t k = 0; k < count; k++) {
+		uint64_t page = guest_vm_region_page(vm, testpage_pick(seed, k, ws_pages));
+
+		expected[page / 64] |= 1ULL << (page % 64);
+	}
+	cr_assert_eq(guest_vm_command(vm, TESTPAGE_WRITE_SET, seed, count, 0), count);
+	cr_assert_eq(hv_slat_harvest(slat, bitmap, NULL, NULL), 0);
+	for (size_t i = 0; i < hv_slat_word_count(slat); i++)
+		cr_assert_eq(expected[i] & ~bitmap[i], 0, "round %llu: a written page is not named",
+			     (unsigned long long)seed);
+	exclude(vm, bitmap, TESTPAGE_IMAGE_START, TESTPAGE_IMAGE_END);
+	exclude(vm, bitmap, TESTPAGE_TABLE_START, TESTPAGE_TABLE_END);
+	for (size_t i = 0; i < hv_slat_word_count(slat); i++)
+		extra += (uint64_t)__builtin_popcountll(bitmap[i] & ~expected[i]);
+	/* KVM may name the neighbours of a page it mapped huge; 4 KiB logging does not. */
+	cr_assert_eq(extra, 0, "%llu pages named that nobody wrote", (unsigned long long)extra);
+}
+
+static void exact_on(enum hv_memory_backing backing, uint32_t vcpus)
+{
+	struct guest_vm_opts opts = { .memory_bytes = 192ULL << 20,
+				      .vcpus = vcpus,
+				      .backing = backing,
+				      .cmdline = "ws=96M rate=1000 report=0" };
+	struct guest_vm *vm = guest_vm_new(&opts);
+	struct hv_slat *slat;
+	uint64_t *bitmap;
+	uint64_t *expected;
+
+	if (vm == NULL)
+		return;
+	slat = hv_machine_slat(guest_vm_machine(vm));
+	bitmap = calloc(hv_slat_word_count(slat), sizeof(uint64_t));
+	expected = calloc(hv_slat_word_count(slat), sizeof(uint64_t));
+	guest_vm_wait(vm, "guest: ready");
+	cr_assert_eq(guest_vm_command(vm, TESTPAGE_WRITE_SET, 0, 1, 0),
+		     1); /* pauses all other writes */
+	cr_assert_eq(hv_slat_start(slat, NULL), 0);
+	cr_assert_eq(hv_slat_harvest(slat, bitmap, NULL, NULL), 0);
+	for (uint64_t seed = 1; seed <= 30; seed++)
+		exactness(vm, bitmap, expected, seed, testpage_mix(seed) % 400);
+	cr_assert_eq(hv_slat_stop(slat, NULL), 0);
+	cr_assert_eq(guest_vm_get(vm, TESTPAGE_BAD), 0);
+	free(bitmap);
+	free(expected);
+	guest_vm_free(vm);
+}
+
+Test(slat_kvm, exact_on_huge_pages, .timeout = 400)
+{
+	exact_on(HV_MEMORY_AUTO, 1);
+}
+
+Test(slat_kvm, exact_on_small_pages_two_vcpus, .timeout = 400)
+{
+	exact_on(HV_MEMORY_SMALL, 2);
+}
