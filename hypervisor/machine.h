@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One virtual machine: partition, virtual processors, platform, boot, save and
+ * restore behind one object.  What an agent needs and nothing of KVM.
+ *
+ * The VM runs when nothing holds it.  Each reason to stand still is a bit, so that
+ * they compose: a user's resume does not undo the leash's freeze.
+ *
+ * Calls block for a signal round at most unless said otherwise; any thread, one
+ * change at a time (they take the machine's own lock).  Events come on vCPU or calling
+ * threads, must not block and must not call back into the machine.
+ */
+#ifndef HYPERVISOR_MACHINE_H
+#define HYPERVISOR_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "hypervisor/cpu_model.h"
+#include "hypervisor/hv_limits.h"
+#include "hypervisor/memory.h"
+#include "hypervisor/ram_state.h"
+
+struct hv_machine;
+
+enum hv_hold {
+	HV_HOLD_USER = 1 << 0,    /* paused by command; set when the machine is made */
+	HV_HOLD_SAVE = 1 << 1,    /* a save is being written */
+	HV_HOLD_LEASH = 1 << 2,   /* soft deadline passed */
+	HV_HOLD_RESET = 1 << 3,   /* guest asked for a reset, not carried out yet */
+	HV_HOLD_STOPPED = 1 << 4, /* powered off or crashed: never released */
+};
+
+enum hv_machine_event {
+	HV_EVENT_INVALID,
+	HV_EVENT_POWER_OFF,     /* guest wrote S5 */
+	HV_EVENT_RESET_REQUEST, /* by the guest or by triple fault: hv_machine_reset() or end */
+	HV_EVENT_CRASHED,       /* KVM cannot go on: internal error, failed entry; see text */
+	HV_EVENT_EVENTS
+};
+
+struct hv_machine_config {
+	char name[HV_NAME_BYTES];
+	uint64_t memory_bytes;
+	enum hv_memory_backing backing;
+	uint32_t vcpu_count; /* 1..HV_VCPUS_MAX */
+	enum hv_cpu_model cpu;
+	bool cpu_strict; /* refuse to start when KVM does not honour the CPU model */
+	bool test_page;  /* the MMIO test page, tests only */
+	char cmdline[HV_CMDLINE_BYTES];
+};
+
+/* Descriptors that only a privileged parent can open; borrowed, outlive the machine. */
+struct hv_machine_fds {
+	int kvm_fd;
+	int kernel_fd;           /* -1: none (restore) */
+	int initrd_fd;           /* -1: none */
+	const char *kernel_name; /* for error texts */
+	const char *initrd_name;
+};
+
+struct hv_machine_ops {
+	void (*event)(void *context, enum hv_machine_event event, const char *text);
+	void (*console_out)(void *context, const uint8_t *bytes, size_t size_bytes);
+	void (*console_room)(void *context); /* the guest's receiver has room again */
+};
+
+/**
+ * hv_machine_new - make partition, memory (populated), vCPU threads (parked) and devices.
+ * The result is held by HV_HOLD_USER and has no guest yet: hv_machine_boot() or
+ * hv_machine_restore() comes next.
+ * -EINVAL configuration (names key, value, expectation); -ENOMEM have and need;
+ * -ENOTSUP the host cannot give the CPU model (feature by feature), or with cpu_strict
+ * KVM does not honour it.
+ */
+BASE_MUST_CHECK int hv_machine_new(const struct hv_machine_config *config,
+				   const struct hv_machine_fds *fds,
+				   const struct hv_machine_ops *ops, void *context,
+				   struct hv_machine **ret_machine, struct base_error *err);
+/* Ends the vCPU threads.  NULL is fine. */
+void hv_machine_free(struct hv_machine *machine);
+
+/* Dry run of what hv_machine_new() and hv_machine_boot() check of configuration and files. */
+BASE_MUST_CHECK int hv_machine_boot(struct hv_machine *machine, struct base_error *err);
+
+/**
+ * hv_machine_restore - load a saved VM.  Blocks for the whole file.
+ * @fd: borrowed.  @force_tsc: accept a TSC that would step back.
+ * -EBADMSG the file; -ENOTSUP newer version, or this host cannot run it (feature by
+ * feature); -EINVAL its memory or vCPU count differ from the configuration;
+ * -ERANGE the TSC would step back and KVM here ignores offsets.
+ */
+BASE_MUST_CHECK int hv_machine_restore(struct hv_machine *machine, int fd, bool force_tsc,
+				       struct base_error *err);
+
+/**
+ * hv_machine_save - pause, write the state durably under @name in @directory_fd.
+ * Blocks until the file is durable (rename and directory synced) or has failed; on
+ * failure there is no file and the VM goes on as before.  On 0 the VM stays paused by
+ * HV_HOLD_USER unless @go_on.
+ */
+struct hv_save_report {
+	struct hv_ram_report ram;
+	uint64_t total_ns;
+	uint64_t file_bytes;
+};
+BASE_MUST_CHECK int hv_machine_save(struct hv_machine *machine, int directory_fd, const char *name,
+				    bool go_on, struct hv_save_report *ret_report,
+				    struct base_error *err);
+
+/* Set a hold and wait until every vCPU is parked; clear one.  -EPROTO after STOPPED. */
+BASE_MUST_CHECK int hv_machine_hold(struct hv_machine *machine, enum hv_hold hold,
+				    struct base_error *err);
+BASE_MUST_CHECK int hv_machine_release(struct hv_machine *machine, enum hv_hold hold,
+				       struct base_error *err);
+
+/* Restart in place: devices and vCPUs to power-on, kernel loaded anew; clears HV_HOLD_RESET.
+ * -EPROTO no kernel configured. */
+BASE_MUST_CHECK int hv_machine_reset(struct hv_machine *machine, struct base_error *err);
+void hv_machine_power_button(struct hv_machine *machine);
+size_t hv_machine_console_in(struct hv_machine *machine, const uint8_t *bytes, size_t size_bytes);
+
+/* Test page (only with test_page): -ENOTSUP without. */
+BASE_MUST_CHECK int hv_machine_test_get(struct hv_machine *machine, uint32_t reg,
+					uint64_t *ret_value, struct base_error *err);
+BASE_MUST_CHECK int hv_machine_test_set(struct hv_machine *machine, uint32_t reg, uint64_t value,
+					struct base_error *err);
+/* Accesses to the test page that were lost or done twice. */
+BASE_MUST_CHECK int hv_machine_test_mismatches(struct hv_machine *machine, uint64_t *ret_count,
+					       struct base_error *err);
+
+/* A value; touches no vCPU. */
+struct hv_machine_status {
+	uint32_t holds; /* enum hv_hold bits; 0: running */
+	uint32_t vcpu_count;
+	uint64_t memory_bytes;
+	enum hv_memory_backing backing;
+	enum hv_cpu_model cpu;
+	bool cpu_honoured;
+	char cpu_text[256]; /* what KVM did not honour, "" when all */
+	bool tsc_offset_honoured;
+	uint64_t tsc_khz;
+	uint64_t exit_count;
+	uint64_t reset_count;
+	uint64_t pause_ns; /* what the last signal round took */
+	uint64_t guest_ns; /* guest time since its creation */
+};
+void hv_machine_status(struct hv_machine *machine, struct hv_machine_status *ret_status);
+
+/* For migration and tests. */
+struct hv_slat *hv_machine_slat(struct hv_machine *machine);
+
+#endif

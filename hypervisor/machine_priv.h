@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Shared by machine.c (life), machine_boot.c (boot, reset) and machine_save.c (save,
+ * restore) only.
+ */
+#ifndef HYPERVISOR_MACHINE_PRIV_H
+#define HYPERVISOR_MACHINE_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/pool.h"
+#include "hypervisor/cpuid_table.h"
+#include "hypervisor/host_probe.h"
+#include "hypervisor/machine.h"
+#include "hypervisor/partition.h"
+#include "hypervisor/platform.h"
+#include "hypervisor/test_page.h"
+#include "hypervisor/vcpu_state.h"
+
+struct hv_machine {
+	struct hv_machine_config config;
+	struct hv_machine_fds fds; /* borrowed */
+	const struct hv_machine_ops *ops;
+	void *context;
+
+	pthread_mutex_t change_lock; /* boot, restore, save, reset: one at a time; taken before all
+					others */
+	struct hv_memory *memory;
+	struct hv_iobus *bus;
+	struct hv_partition *partition;
+	struct hv_platform *platform;
+	struct hv_test_page *test_page; /* NULL unless configured */
+	struct base_pool *pool;
+	struct hv_guest_time time;
+	struct hv_host_facts host;
+	struct hv_cpuid_table supported; /* what this host's KVM can give */
+	struct hv_cpuid_table cpuid;     /* the VM's, before specialisation for a vCPU */
+	uint8_t boot_id[16];             /* of the host's boot */
+	bool cpu_honoured;
+	char cpu_text[256];
+	bool has_guest; /* booted or restored */
+
+	struct hv_vcpu_state *power_on; /* per vCPU, as KVM made them */
+	struct hv_chip_state power_on_chips;
+	_Atomic uint64_t reset_count;
+	_Atomic uint64_t pause_ns;
+};
+
+/* machine_boot.c: put the kernel into memory and vCPU 0 at its entry; vCPUs parked, change_lock
+ * held. */
+BASE_MUST_CHECK int hv_machine_load_kernel(struct hv_machine *machine, struct base_error *err);
+
+#endif

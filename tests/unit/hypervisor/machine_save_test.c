@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Save and restore of a running machine.  What must never happen: a page, a register, a
+ * device access that is lost or done twice.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/support/guest_vm.h"
+
+/* A folder of this test's own, gone at the end. */
+struct folder {
+	char path[64];
+	char file[96];
+	int fd;
+};
+
+static struct folder folder_new(void)
+{
+	struct folder folder = { .path = "/tmp/godwit-save-XXXXXX" };
+
+	cr_assert_not_null(mkdtemp(folder.path));
+	folder.fd = open(folder.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cr_assert_geq(folder.fd, 0);
+	(void)snprintf(folder.file, sizeof(folder.file), "%s/vm.state", folder.path);
+	return folder;
+}
+
+static void folder_free(struct folder *folder)
+{
+	(void)unlinkat(folder->fd, "vm.state", 0);
+	(void)close(folder->fd);
+	cr_assert_eq(rmdir(folder->path), 0, "a temporary file was left in %s", folder->path);
+}
+
+static void save(struct guest_vm *vm, struct folder *folder, bool go_on)
+{
+	struct base_error err = { .code = 0 };
+	struct hv_save_report report;
+
+	cr_assert_eq(
+		hv_machine_save(guest_vm_machine(vm), folder->fd, "vm.state", go_on, &report, &err),
+		0, "%s", err.text);
+	cr_assert_eq(report.ram.zero_page_count + report.ram.raw_page_count +
+			     report.ram.lz4_page_count,
+		     report.ram.page_count);
+}
+
+static void goes_on(uint32_t vcpus, const char *cmdline, int rounds)
+{
+	struct guest_vm_opts opts = { .vcpus = vcpus, .cmdline = cmdline };
+	struct folder folder = folder_new();
+	struct guest_vm *vm = guest_vm_new(&opts);
+
+	for (int i = 0; i < rounds && vm != NULL; i++) {
+		struct guest_vm_opts again = opts;
+		uint64_t ticks;
+		uint32_t crc;
+
+		guest_vm_wait(vm, "guest: ok");
+		save(vm, &folder, false);
+		crc = guest_vm_ram_crc(vm);
+		ticks = guest_vm_get(vm, TESTPAGE_TICKS);
+		guest_vm_free(vm);
+		again.restore = folder.file;
+		again.paused = true;
+		vm = guest_vm_new(&again);
+		cr_assert_eq(guest_vm_ram_crc(vm), crc, "memory differs after restore");
+		guest_vm_resume(vm);
+		guest_vm_wait(vm, "guest: ok");
+		cr_assert_eq(guest_vm_command(vm, TESTPAGE_VERIFY_ALL, 0, 0, 0), 0);
+		cr_assert_gt(guest_vm_get(vm, TESTPAGE_TICKS), ticks, "the timer stands still");
+		cr_assert_eq(guest_vm_get(vm, TESTPAGE_BAD), 0);
+		cr_assert_not(guest_vm_said(vm, "BAD"));
+	}
+	guest_vm_free(vm);
+	folder_free(&folder);
+}
+
+Test(machine_save, one_vcpu_random_pages, .timeout = 400)
+{
+	goes_on(1, "ws=48M content=random rate=0 report=200", 3);
+}
+
+Test(machine_save, two_vcpus_text_pages, .timeout = 400)
+{
+	goes_on(2, "ws=48M content=text rate=20000 report=200", 3);
+}
+
+Test(machine_save, four_vcpus, .timeout = 400)
+{
+	goes_on(4, "ws=32M content=random rate=5000 report=200", 2);
+}
+
+Test(machine_save, idle_guest_in_halt, .timeout = 400)
+{
+	goes_on(2, "ws=16M rate=100 idle=halt report=200", 3);
+}
+
+/*
+ * Saves and pauses while every vCPU does nothing but exits: each access exactly once.
+ */
+static void exits_once(uint64_t port)
+{
+	struct guest_vm_opts opts = { .vcpus = 2, .cmdline = "ws=16M report=0" };
+	struct folder folder = folder_new();
+	struct guest_vm *vm = guest_vm_new(&opts);
+	uint64_t mismatches = 1;
+
+	if (vm == NULL) {
+		folder_free(&folder);
+		return;
+	}
+	guest_vm_wait(vm, "guest: ready");
+	opts.restore = folder.file;
+	guest_vm_post(vm, TESTPAGE_EXIT_LOOP, 20000, port == 0, port);
+	for (uint64_t delay_ms = 1; delay_ms < 36; delay_ms += 3) {
+		base_sleep_ns(delay_ms * BASE_NS_PER_MS);
+		save(vm, &folder, false);
+		guest_vm_free(vm);
+		vm = guest_vm_new(&opts);
+	}
+	cr_assert_eq(guest_vm_result(vm), 0, "the guest saw reads out of sequence");
+	cr_assert_eq(hv_machine_test_mismatches(guest_vm_machine(vm), &mismatches, NULL), 0);
+	cr_assert_eq(mismatches, 0, "%llu writes lost or done twice",
+		     (unsigned long long)mismatches);
+	guest_vm_free(vm);
+	folder_free(&folder);
+}
+
+Test(machine_save, every_access_happens_once, .timeout = 400)
+{
+	exits_once(0);
+}
+
+/* A save that goes on, and one that fails, leave the guest running. */
+Test(machine_save, goes_on_after_success_and_failure, .timeout = 400)
+{
+	struct guest_vm_opts opts = { .cmdline = "ws=16M rate=1000 report=100" };
+	struct folder folder = folder_new();
+	struct guest_vm *vm = guest_vm_new(&opts);
+	struct base_error err = { .code = 0 };
+	struct hv_save_report report;
+	int closed = dup(folder.fd);
+
+	if (vm != NULL) {
+		guest_vm_wait(vm, "guest: ok");
+		save(vm, &folder, true);
+		guest_vm_forget(vm);
+		guest_vm_wait(vm, "guest: ok");
+		(void)close(closed);
+		cr_assert_lt(hv_machine_save(guest_vm_machine(vm), closed, "vm.state", false,
+					     &report, &err),
+			     0);
+		cr_assert_neq(err.text[0], '\0');
+		guest_vm_forget(vm);
+		guest_vm_wait(vm, "guest: ok");
+		cr_assert_eq(guest_vm_get(vm, TESTPAGE_BAD), 0);
+	}
+	guest_vm_free(vm);
+	folder_free(&folder);
+}
