@@ -206,7 +206,7 @@ void base_put_le64(void *to, uint64_t value)
  * 64 bytes are looked at alone; after that four vectors are joined per branch, and the
  * tail is read with vectors that end with the last byte and overlap what was seen.
  */
-#define ZERO_LINE_BYTES 64
+#define ZERO_LINE_BYTES 64UL
 
 static __m128i load16(const uint8_t *from)
 {

@@ -20,13 +20,14 @@
 #define POLYNOMIAL 0x82f63b78U /* 0x1EDC6F41 with its bits reversed */
 #define ONE        0x80000000U /* x^0 */
 #define SLICES     8
+#define LINE_BYTES 64 /* of the cache */
 
 /*
  * Bytes per stream: multiples of 8.  Three long ones are a 4 KiB page less 16 bytes, so
  * a page is one pass; three short ones are a sector less 8.
  */
-#define LONG_BYTES  1360
-#define SHORT_BYTES 168
+#define LONG_BYTES  1360UL
+#define SHORT_BYTES 168UL
 
 typedef uint32_t (*crc_raw)(uint32_t raw, const uint8_t *data, size_t size_bytes);
 
@@ -63,11 +64,11 @@ static uint32_t power_of_bytes(uint64_t size_bytes)
 }
 
 /* x^@exponent mod P, step by step; for the few constants only. */
-static uint32_t power_of_x(unsigned int exponent)
+static uint32_t power_of_x(uint64_t exponent)
 {
 	uint32_t power = ONE;
 
-	for (unsigned int i = 0; i < exponent; i++)
+	for (uint64_t i = 0; i < exponent; i++)
 		power = (power & 1) != 0 ? power >> 1 ^ POLYNOMIAL : power >> 1;
 	return power;
 }
@@ -102,15 +103,26 @@ __attribute__((target("sse4.2,pclmul"))) static inline uint64_t shifted(uint32_t
 		_mm_cvtsi64_si128((int64_t)raw), _mm_cvtsi64_si128((int64_t)shift), 0));
 }
 
-/* Three streams of @stream_bytes (a multiple of 8) side by side. */
+/*
+ * Three streams of @stream_bytes (a multiple of 8) side by side.  What is read next lies
+ * @ahead_bytes further on (0: nothing does) and is called for meanwhile: the processor's
+ * own prefetcher loses track of three streams within a page, which halves the speed.
+ */
 __attribute__((target("sse4.2,pclmul"))) static inline uint32_t
-raw_three(uint32_t raw, const uint8_t *data, size_t stream_bytes, const uint32_t shift[2])
+raw_three(uint32_t raw, const uint8_t *data, size_t stream_bytes, size_t ahead_bytes,
+	  const uint32_t shift[2])
 {
+	const uint8_t *ahead = data + ahead_bytes;
 	uint64_t first = raw;
 	uint64_t second = 0;
 	uint64_t third = 0;
 
 	for (size_t i = 0; i < stream_bytes; i += 8) {
+		if (i % LINE_BYTES == 0) {
+			_mm_prefetch((const char *)(ahead + i), _MM_HINT_T0);
+			_mm_prefetch((const char *)(ahead + stream_bytes + i), _MM_HINT_T0);
+			_mm_prefetch((const char *)(ahead + 2 * stream_bytes + i), _MM_HINT_T0);
+		}
 		first = _mm_crc32_u64(first, load64(data + i));
 		second = _mm_crc32_u64(second, load64(data + stream_bytes + i));
 		third = _mm_crc32_u64(third, load64(data + 2 * stream_bytes + i));
@@ -127,11 +139,13 @@ raw_sse42(uint32_t raw, const uint8_t *data, size_t size_bytes)
 	uint64_t wide = 0;
 
 	for (; size_bytes >= 3 * LONG_BYTES; size_bytes -= 3 * LONG_BYTES) {
-		raw = raw_three(raw, data, LONG_BYTES, long_shift);
+		size_t ahead_bytes = size_bytes >= 6 * LONG_BYTES ? 3 * LONG_BYTES : 0;
+
+		raw = raw_three(raw, data, LONG_BYTES, ahead_bytes, long_shift);
 		data += 3 * LONG_BYTES;
 	}
 	for (; size_bytes >= 3 * SHORT_BYTES; size_bytes -= 3 * SHORT_BYTES) {
-		raw = raw_three(raw, data, SHORT_BYTES, short_shift);
+		raw = raw_three(raw, data, SHORT_BYTES, 0, short_shift);
 		data += 3 * SHORT_BYTES;
 	}
 	for (wide = raw; size_bytes >= 8; data += 8, size_bytes -= 8)
@@ -160,7 +174,7 @@ __attribute__((constructor)) static void crc32c_tables(void)
 	power_table[0] = power_of_x(8);
 	for (size_t k = 1; k < sizeof(power_table) / sizeof(power_table[0]); k++)
 		power_table[k] = multiply(power_table[k - 1], power_table[k - 1]);
-	for (unsigned int i = 0; i < 2; i++) {
+	for (uint64_t i = 0; i < 2; i++) {
 		long_shift[i] = power_of_x((i + 1) * 8 * LONG_BYTES - 33);
 		short_shift[i] = power_of_x((i + 1) * 8 * SHORT_BYTES - 33);
 	}

@@ -333,7 +333,7 @@ static int kill_timer_new(struct base_leash *leash, struct base_error *err)
 
 static int leash_begin(struct base_leash *leash, int page_fd, int event_fd, struct base_error *err)
 {
-	struct base_leash_page page;
+	struct base_leash_page page = { .sequence = 0 };
 	int code = page_map(leash, page_fd, err);
 
 	if (code == 0)
@@ -358,6 +358,7 @@ static int leash_begin(struct base_leash *leash, int page_fd, int event_fd, stru
 	return code;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): seven parameters, as the header has it */
 int base_leash_new(int page_fd, int event_fd, uint64_t epoch, base_leash_changed changed,
 		   void *context, struct base_leash **ret_leash, struct base_error *err)
 {

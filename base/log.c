@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 
+#define CUT_DOTS         3   /* "..." at the end of what was cut */
 #define QUOTED_BYTES_MAX 150 /* escaped bytes between the quotes, before the mark of a cut */
 
 static const char *const level_names[BASE_LOG_LEVELS] = {
@@ -56,7 +57,6 @@ static void line_write(const char *line, size_t size_bytes)
 
 void base_log(enum base_log_level level, const char *event, const char *format, ...)
 {
-	static const char mark[] = "...";
 	char line[BASE_LOG_LINE_BYTES];
 	size_t room = sizeof(line) - 1; /* one byte for the newline */
 	int saved_errno = errno;
@@ -76,7 +76,7 @@ void base_log(enum base_log_level level, const char *event, const char *format, 
 		va_end(args);
 		if (length >= 0 && (size_t)length >= room - used) {
 			used = room - 1;
-			memcpy(line + used - strlen(mark), mark, strlen(mark));
+			memset(line + used - CUT_DOTS, '.', CUT_DOTS);
 		} else if (length >= 0) {
 			used += (size_t)length;
 		}
@@ -101,7 +101,8 @@ static size_t quote_byte(unsigned char byte, char to[4])
 		return 2;
 	}
 	if (byte == '\n') {
-		memcpy(to, "\\n", 2);
+		to[0] = '\\';
+		to[1] = 'n';
 		return 2;
 	}
 	if (byte >= 0x20 && byte < 0x7f) {
@@ -128,8 +129,8 @@ struct base_log_quoted base_log_quote(const char *outside)
 		size_t length = quote_byte((unsigned char)outside[i], escaped);
 
 		if (used - 1 + length > QUOTED_BYTES_MAX) {
-			memcpy(quoted.text + used, "...", 3);
-			used += 3;
+			memset(quoted.text + used, '.', CUT_DOTS);
+			used += CUT_DOTS;
 			break;
 		}
 		memcpy(quoted.text + used, escaped, length);

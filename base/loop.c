@@ -150,6 +150,7 @@ int base_loop_new(struct base_loop **ret_loop, struct base_error *err)
 	return 0;
 }
 
+/* NOLINTNEXTLINE(readability-function-size): seven parameters, as the header has it */
 int base_loop_add(struct base_loop *loop, int fd, uint32_t events,
 		  void (*ready)(void *context, uint32_t events), void *context,
 		  struct base_loop_fd **ret_watch, struct base_error *err)

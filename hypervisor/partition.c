@@ -97,12 +97,11 @@ static int start_threads(struct hv_partition *partition, struct base_error *err)
 
 		failed = pthread_create(&vcpu->thread, NULL, hv_vcpu_main, vcpu);
 		vcpu->has_thread = failed == 0;
-		partition->thread_count += failed == 0;
 	}
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (failed != 0)
-		return base_fail_errno(err, -failed, "thread of vcpu %" PRIu32,
-				       partition->thread_count);
+		return base_fail_errno(err, -failed, "threads of %" PRIu32 " vCPUs",
+				       partition->vcpu_count);
 	return 0;
 }
 
@@ -129,7 +128,7 @@ bool hv_vcpu_park(struct hv_vcpu *vcpu)
 
 	vcpu->parked = true;
 	partition->parked_count++;
-	if (partition->parked_count == partition->thread_count)
+	if (partition->parked_count == partition->vcpu_count)
 		(void)pthread_cond_broadcast(&partition->all_parked);
 	while (atomic_load(&partition->holds) != 0 && !partition->ending)
 		(void)pthread_cond_wait(&partition->go, &partition->park_lock);
@@ -146,9 +145,9 @@ uint64_t hv_partition_hold(struct hv_partition *partition, uint32_t holds)
 	BASE_LOCKED(&partition->park_lock);
 
 	atomic_fetch_or(&partition->holds, holds);
-	if (partition->parked_count < partition->thread_count)
+	if (partition->parked_count < partition->vcpu_count)
 		kick_all(partition);
-	while (partition->parked_count < partition->thread_count)
+	while (partition->parked_count < partition->vcpu_count)
 		(void)pthread_cond_wait(&partition->all_parked, &partition->park_lock);
 	return base_clock_boot_ns(&base_clock_system) - begin_ns;
 }

@@ -45,7 +45,6 @@ struct hv_partition {
 	pthread_cond_t go;
 	_Atomic uint32_t holds;
 	uint32_t parked_count;
-	uint32_t thread_count;
 	bool ending;
 };
 

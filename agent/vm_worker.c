@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The worker's life: start, run, end. */
+#include "agent/vm_worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "agent/vm_worker_priv.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char *why)
+{
+	if (worker->ending)
+		return;
+	worker->ending = true;
+	worker->exit_code = exit_code;
+	base_log(BASE_LOG_NOTICE, "vm.ending", "vm=%s exit=%d why=%s", worker->config->name,
+		 (int)exit_code, why);
+	if (worker->job_count == 0)
+		base_loop_stop(worker->loop);
+}
+
+static void signal_ready(void *context, uint32_t events)
+{
+	struct vm_worker *worker = context;
+	struct signalfd_siginfo info;
+
+	(void)events;
+	if (read(worker->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		vm_worker_end(worker, VM_EXIT_DONE, "signal");
+}
+
+static void quit_expired(void *context)
+{
+	vm_worker_end(context, VM_EXIT_DONE, "quit-timeout");
+}
+
+/* All threads inherit the mask: the signals come out of the descriptor only. */
+static int take_signals(struct vm_worker *worker, struct base_error *err)
+{
+	struct sigaction ignore = { .sa_handler = SIG_IGN };
+	sigset_t signals;
+
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGTERM);
+	(void)sigaddset(&signals, SIGINT);
+	if (sigaction(SIGPIPE, &ignore, NULL) < 0 ||
+	    pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0)
+		return base_fail(err, -EINVAL, "signals: cannot be set up");
+	worker->signal_fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (worker->signal_fd < 0)
+		return base_fail_errno(err, -errno, "signalfd");
+	return 0;
+}
+
+static int join_loop(struct vm_worker *worker, struct base_error *err)
+{
+	int code = base_loop_add(worker->loop, worker->signal_fd, EPOLLIN, signal_ready, worker,
+				 &worker->signal_watch, err);
+
+	if (code == 0)
+		code = base_loop_timer_new(worker->loop, quit_expired, worker, &worker->quit_timer,
+					   err);
+	if (code == 0 && worker->control != NULL)
+		code = vm_control_begin(worker->control, worker->loop, err);
+	if (code == 0)
+		code = vm_console_begin(worker->console, worker->loop, &vm_worker_console_ops,
+					worker, err);
+	return code;
+}
+
+static int start(struct vm_worker *worker, struct base_error *err)
+{
+	const struct vm_config *config = worker->config;
+	const int keep[] = { config->kvm_fd, config->leash_page_fd, config->leash_event_fd };
+	int code = vm_sandbox_begin(keep, sizeof(keep) / sizeof(keep[0]), err);
+
+	if (code == 0)
+		code = take_signals(worker, err);
+	if (code == 0)
+		code = base_loop_new(&worker->loop, err);
+	if (code == 0)
+		code = vm_worker_open(worker, err);
+	if (code == 0)
+		code = vm_worker_make(worker, err);
+	if (code == 0)
+		code = vm_worker_lock_down(worker, err);
+	if (code == 0)
+		code = vm_worker_load(worker, err);
+	if (code == 0)
+		code = join_loop(worker, err);
+	if (code == 0 && config->start == VM_START_RUNNING)
+		code = hv_machine_release(worker->machine, HV_HOLD_USER, err);
+	return code;
+}
+
+static void log_ready(const struct vm_worker *worker)
+{
+	struct hv_machine_status status;
+
+	hv_machine_status(worker->machine, &status);
+	base_log(BASE_LOG_NOTICE, "vm.ready",
+		 "vm=%s pid=%d state=%s memory_bytes=%llu backing=%s vcpus=%u cpu=%s epoch=%llu "
+		 "seccomp=%d landlock=%d",
+		 worker->config->name, (int)getpid(), status.holds == 0 ? "running" : "held",
+		 (unsigned long long)status.memory_bytes, hv_memory_backing_name(status.backing),
+		 status.vcpu_count, hv_cpu_model_name(status.cpu),
+		 (unsigned long long)worker->config->epoch, worker->sandbox.seccomp,
+		 worker->sandbox.landlock_abi);
+	if (!status.cpu_honoured)
+		base_log(BASE_LOG_WARNING, "vm.cpu-not-honoured", "vm=%s what=%s",
+			 worker->config->name, base_log_str(status.cpu_text));
+}
+
+static void run(struct vm_worker *worker)
+{
+	struct base_error err = { 0 };
+
+	worker->running = true;
+	log_ready(worker);
+	if (base_loop_run(worker->loop, &err) < 0) {
+		base_log(BASE_LOG_ERR, "vm.failed", "vm=%s why=%s", worker->config->name,
+			 base_log_str(err.text));
+		worker->exit_code = VM_EXIT_FAILED;
+	}
+}
+
+/* The reverse of the start.  vCPUs end first, so that the console's last bytes are there. */
+static void release(struct vm_worker *worker)
+{
+	base_pool_free(worker->jobs); /* runs what is queued */
+	vm_worker_jobs_done(worker);
+	if (worker->machine != NULL)
+		(void)!hv_machine_hold(worker->machine, HV_HOLD_USER, NULL);
+	/* safety: the leash goes after the last vCPU stood still, never before. */
+	base_leash_free(worker->leash);
+	hv_machine_free(worker->machine);
+	if (worker->running)
+		vm_console_finish(worker->console);
+	vm_control_free(worker->control);
+	vm_console_free(worker->console);
+	if (worker->loop != NULL) {
+		base_loop_timer_free(worker->quit_timer);
+		base_loop_remove(worker->signal_watch);
+	}
+	base_loop_free(worker->loop);
+	base_closep(&worker->kernel_fd);
+	base_closep(&worker->initrd_fd);
+	base_closep(&worker->restore_fd);
+	base_closep(&worker->state_dir_fd);
+	base_closep(&worker->signal_fd);
+	base_closep(&worker->kvm_fd);
+	(void)pthread_mutex_destroy(&worker->lock);
+}
+
+static enum vm_exit exit_of(int code)
+{
+	return code == -ESTALE ? VM_EXIT_STALE : VM_EXIT_FAILED;
+}
+
+enum vm_exit vm_worker_run(const struct vm_config *config, struct base_error *err)
+{
+	struct vm_worker worker = {
+		.config = config,
+		.kvm_fd = -1,
+		.kernel_fd = -1,
+		.initrd_fd = -1,
+		.restore_fd = -1,
+		.state_dir_fd = -1,
+		.signal_fd = -1,
+		.lock = PTHREAD_MUTEX_INITIALIZER,
+	};
+	int code = start(&worker, err);
+
+	if (code == 0)
+		run(&worker);
+	else
+		worker.exit_code = exit_of(code);
+	release(&worker);
+	if (code == 0)
+		base_log(BASE_LOG_NOTICE, "vm.ended", "vm=%s exit=%d", config->name,
+			 (int)worker.exit_code);
+	return worker.exit_code;
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The table of commands.  A new command is a row and a handler; what may block is a
+ * job (vm_worker_jobs.c).
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "agent/vm_worker_priv.h"
+
+/* Pass a command on to the job thread; the job's end answers it. */
+static int as_job(struct vm_worker *worker, const struct vm_job *kind, const struct vm_call *call,
+		  const struct vm_request *request, struct base_error *err)
+{
+	int code = vm_worker_job(worker, kind, call, request, err);
+
+	return code < 0 ? code : VM_CALL_LATER;
+}
+
+#define HANDLER(name)                                                                              \
+	static int name(void *context, const struct vm_call *call,                                 \
+			const struct vm_request *request, json_t **ret_result,                     \
+			struct base_error *err)
+
+HANDLER(handle_pause)
+{
+	(void)ret_result;
+	return as_job(context, &vm_job_pause, call, request, err);
+}
+
+HANDLER(handle_resume)
+{
+	(void)ret_result;
+	return as_job(context, &vm_job_resume, call, request, err);
+}
+
+HANDLER(handle_reset)
+{
+	(void)ret_result;
+	return as_job(context, &vm_job_reset, call, request, err);
+}
+
+HANDLER(handle_power_button)
+{
+	(void)ret_result;
+	return as_job(context, &vm_job_power_button, call, request, err);
+}
+
+HANDLER(handle_status)
+{
+	(void)call;
+	(void)request;
+	(void)err;
+	*ret_result = vm_worker_status_json(context);
+	return 0;
+}
+
+HANDLER(handle_save)
+{
+	struct vm_worker *worker = context;
+	const char *file = request->args[0].text;
+	int code = 0;
+
+	(void)ret_result;
+	if (worker->state_dir_fd < 0)
+		return base_fail(err, -EPROTO,
+				 "command 'save': expected a worker with the key 'state-dir'");
+	if (strchr(file, '/') != NULL || file[0] == '.')
+		return base_fail(err, -EINVAL,
+				 "command 'save': argument 'file': expected a plain name, without "
+				 "'/' and not beginning with '.'");
+	code = as_job(worker, &vm_job_save, call, request, err);
+	if (code == VM_CALL_LATER)
+		worker->saving = true;
+	return code;
+}
+
+HANDLER(handle_stop)
+{
+	(void)call;
+	(void)request;
+	(void)ret_result;
+	(void)err;
+	vm_worker_end(context, VM_EXIT_DONE, "stop");
+	return 0;
+}
+
+HANDLER(handle_quit)
+{
+	struct vm_worker *worker = context;
+	struct hv_machine_status status;
+	uint64_t now_ns = base_clock_boot_ns(&base_clock_system);
+	int code = 0;
+
+	(void)call;
+	(void)request;
+	(void)ret_result;
+	hv_machine_status(worker->machine, &status);
+	/* A guest that stands still hears no button. */
+	if (worker->config->quit_timeout_s == 0 || (status.holds != 0 && !worker->saving)) {
+		vm_worker_end(worker, VM_EXIT_DONE, "quit");
+		return 0;
+	}
+	code = vm_worker_job(worker, &vm_job_power_button, NULL, NULL, err);
+	if (code < 0)
+		return code;
+	base_loop_timer_arm(worker->quit_timer,
+			    now_ns + worker->config->quit_timeout_s * BASE_NS_PER_SECOND);
+	return 0;
+}
+
+HANDLER(handle_subscribe)
+{
+	struct vm_worker *worker = context;
+
+	(void)request;
+	(void)ret_result;
+	(void)err;
+	vm_control_subscribe(worker->control, call);
+	return 0;
+}
+
+HANDLER(handle_console_in)
+{
+	struct vm_worker *worker = context;
+	const char *text = request->args[0].text;
+	size_t taken = hv_machine_console_in(worker->machine, (const uint8_t *)text, strlen(text));
+
+	(void)call;
+	(void)err;
+	*ret_result = json_pack("{s:I}", "taken", (json_int_t)taken);
+	return 0;
+}
+
+static int check_register(const struct vm_worker *worker, const struct vm_request *request,
+			  struct base_error *err)
+{
+	if (worker->config->test_page != VM_SWITCH_ON)
+		return base_fail(err, -ENOTSUP, "test page: expected the key 'test-page' to be on");
+	if (request->args[0].number > UINT32_MAX)
+		return base_fail(err, -EINVAL, "argument 'reg': expected at most 4294967295");
+	return 0;
+}
+
+HANDLER(handle_test_get)
+{
+	int code = check_register(context, request, err);
+
+	(void)ret_result;
+	return code < 0 ? code : as_job(context, &vm_job_test_get, call, request, err);
+}
+
+HANDLER(handle_test_set)
+{
+	int code = check_register(context, request, err);
+
+	(void)ret_result;
+	return code < 0 ? code : as_job(context, &vm_job_test_set, call, request, err);
+}
+
+#define NO_ARGS                                                                                    \
+	{                                                                                          \
+		{                                                                                  \
+			NULL, VM_ARG_INVALID, false                                                \
+		}                                                                                  \
+	}
+
+const struct vm_command vm_worker_commands[] = {
+	{ .spec = { "status", NO_ARGS }, .handle = handle_status },
+	{ .spec = { "pause", NO_ARGS }, .handle = handle_pause },
+	{ .spec = { "resume", NO_ARGS }, .handle = handle_resume },
+	{ .spec = { "save", { { "file", VM_ARG_TEXT, true }, { "go_on", VM_ARG_SWITCH, false } } },
+	  .handle = handle_save },
+	{ .spec = { "power-button", NO_ARGS }, .handle = handle_power_button },
+	{ .spec = { "reset", NO_ARGS }, .handle = handle_reset },
+	{ .spec = { "stop", NO_ARGS }, .handle = handle_stop },
+	{ .spec = { "quit", NO_ARGS }, .handle = handle_quit },
+	{ .spec = { "subscribe", NO_ARGS }, .handle = handle_subscribe },
+	{ .spec = { "console-in", { { "text", VM_ARG_BYTES, true } } },
+	  .handle = handle_console_in },
+	{ .spec = { "test-get", { { "reg", VM_ARG_NUMBER, true } } }, .handle = handle_test_get },
+	{ .spec = { "test-set",
+		    { { "reg", VM_ARG_NUMBER, true }, { "value", VM_ARG_NUMBER, true } } },
+	  .handle = handle_test_set },
+};
+
+const size_t vm_worker_command_count = sizeof(vm_worker_commands) / sizeof(vm_worker_commands[0]);

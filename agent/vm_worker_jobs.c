@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Jobs: calls into the machine that may block, on a thread of their own, one after
+ * the other, so that the loop answers meanwhile.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "agent/vm_worker_priv.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+
+/* Job thread. */
+static void job_body(void *context)
+{
+	struct vm_job *job = context;
+	struct vm_worker *worker = job->worker;
+
+	job->code = job->run(job, &job->err);
+	job->next = NULL;
+	{
+		BASE_LOCKED(&worker->lock);
+
+		if (worker->done_last != NULL)
+			worker->done_last->next = job;
+		else
+			worker->done_first = job;
+		worker->done_last = job;
+	}
+	vm_worker_tell(worker, VM_NEWS_JOB);
+}
+
+int vm_worker_job(struct vm_worker *worker, const struct vm_job *kind, const struct vm_call *call,
+		  const struct vm_request *request, struct base_error *err)
+{
+	BASE_FREE struct vm_job *job = NULL;
+
+	if (worker->ending)
+		return base_fail(err, -EPROTO, "the worker is ending: expected no more changes");
+	if (worker->saving)
+		return base_fail(err, -EAGAIN, "a state is being saved: try again when it is done");
+	if (worker->job_count >= VM_JOBS_MAX)
+		return base_fail(err, -EAGAIN, "%" PRIu32 " changes are waiting: try again later",
+				 worker->job_count);
+	job = malloc(sizeof(*job));
+	if (job == NULL)
+		return base_fail(err, -ENOMEM, "job: no memory");
+	*job = *kind;
+	job->worker = worker;
+	job->has_call = call != NULL;
+	if (call != NULL)
+		job->call = *call;
+	if (request != NULL)
+		job->request = *request;
+	if (base_pool_submit(worker->jobs, job_body, job) < 0)
+		return base_fail(err, -EAGAIN, "too many changes are waiting: try again later");
+	worker->job_count++;
+	(void)base_take(&job);
+	return 0;
+}
+
+static struct vm_job *take_done(struct vm_worker *worker)
+{
+	BASE_LOCKED(&worker->lock);
+	struct vm_job *job = worker->done_first;
+
+	if (job == NULL)
+		return NULL;
+	worker->done_first = job->next;
+	if (worker->done_first == NULL)
+		worker->done_last = NULL;
+	return job;
+}
+
+static void job_finish(struct vm_worker *worker, struct vm_job *job)
+{
+	json_t *result = NULL;
+
+	if (job->code < 0 && job->err.code == 0)
+		(void)base_fail_errno(&job->err, job->code, "machine");
+	if (worker->control == NULL && !worker->running)
+		return;
+	job->done(job, &result);
+	if (!job->has_call || worker->control == NULL)
+		json_decref(result);
+	else if (job->code < 0)
+		vm_control_refuse(worker->control, &job->call, &job->err);
+	else
+		vm_control_answer(worker->control, &job->call, result);
+}
+
+void vm_worker_jobs_done(struct vm_worker *worker)
+{
+	for (;;) {
+		BASE_FREE struct vm_job *job = take_done(worker);
+
+		if (job == NULL)
+			break;
+		worker->job_count--;
+		job_finish(worker, job);
+	}
+	if (worker->ending && worker->job_count == 0)
+		base_loop_stop(worker->loop);
+}
+
+/* --- the jobs --- */
+
+static int run_pause(struct vm_job *job, struct base_error *err)
+{
+	return hv_machine_hold(job->worker->machine, HV_HOLD_USER, err);
+}
+
+static void done_pause(struct vm_job *job, json_t **ret_result)
+{
+	struct vm_worker *worker = job->worker;
+	struct hv_machine_status status;
+
+	if (job->code < 0)
+		return;
+	hv_machine_status(worker->machine, &status);
+	base_log(BASE_LOG_NOTICE, "vm.paused", "vm=%s pause_us=%" PRIu64, worker->config->name,
+		 (uint64_t)(status.pause_ns / BASE_NS_PER_US));
+	*ret_result = json_pack("{s:I}", "pause_ns", (json_int_t)status.pause_ns);
+	vm_worker_event(worker, "paused", NULL);
+}
+
+const struct vm_job vm_job_pause = { .run = run_pause, .done = done_pause };
+
+static int run_resume(struct vm_job *job, struct base_error *err)
+{
+	return hv_machine_release(job->worker->machine, HV_HOLD_USER, err);
+}
+
+static void done_resume(struct vm_job *job, json_t **ret_result)
+{
+	(void)ret_result;
+	if (job->code < 0)
+		return;
+	base_log(BASE_LOG_NOTICE, "vm.resumed", "vm=%s", job->worker->config->name);
+	vm_worker_event(job->worker, "resumed", NULL);
+}
+
+const struct vm_job vm_job_resume = { .run = run_resume, .done = done_resume };
+
+/* Arguments of save: file, go_on. */
+static int run_save(struct vm_job *job, struct base_error *err)
+{
+	return hv_machine_save(job->worker->machine, job->worker->state_dir_fd,
+			       job->request.args[0].text, job->request.args[1].flag, &job->report,
+			       err);
+}
+
+static void done_save(struct vm_job *job, json_t **ret_result)
+{
+	struct vm_worker *worker = job->worker;
+	const char *file = job->request.args[0].text;
+	const struct hv_save_report *report = &job->report;
+
+	worker->saving = false;
+	if (job->code < 0) {
+		base_log(BASE_LOG_ERR, "vm.save-failed", "vm=%s file=%s why=%s",
+			 worker->config->name, base_log_str(file), base_log_str(job->err.text));
+		vm_worker_event(worker, "save-failed",
+				json_pack("{s:s, s:s, s:s}", "file", file, "code",
+					  vm_error_name(job->code), "text", job->err.text));
+		return;
+	}
+	base_log(BASE_LOG_NOTICE, "vm.saved",
+		 "vm=%s file=%s bytes=%" PRIu64 " took_ms=%" PRIu64 " go_on=%d",
+		 worker->config->name, base_log_str(file), report->file_bytes,
+		 (uint64_t)(report->total_ns / BASE_NS_PER_MS), job->request.args[1].flag);
+	*ret_result =
+		json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "file", file, "file_bytes",
+			  (json_int_t)report->file_bytes, "total_ns", (json_int_t)report->total_ns,
+			  "pages", (json_int_t)report->ram.page_count, "zero_pages",
+			  (json_int_t)report->ram.zero_page_count, "raw_pages",
+			  (json_int_t)report->ram.raw_page_count, "lz4_pages",
+			  (json_int_t)report->ram.lz4_page_count);
+	vm_worker_event(worker, "saved",
+			json_pack("{s:s, s:I, s:I, s:b}", "file", file, "file_bytes",
+				  (json_int_t)report->file_bytes, "total_ns",
+				  (json_int_t)report->total_ns, "go_on",
+				  (int)job->request.args[1].flag));
+}
+
+const struct vm_job vm_job_save = { .run = run_save, .done = done_save };
+
+static int run_reset(struct vm_job *job, struct base_error *err)
+{
+	return hv_machine_reset(job->worker->machine, err);
+}
+
+static void done_reset(struct vm_job *job, json_t **ret_result)
+{
+	struct vm_worker *worker = job->worker;
+	const char *by = job->has_call ? "command" : "guest";
+
+	(void)ret_result;
+	if (job->code == 0) {
+		base_log(BASE_LOG_NOTICE, "vm.reset", "vm=%s by=%s", worker->config->name, by);
+		vm_worker_event(worker, "reset", json_pack("{s:s}", "by", by));
+		return;
+	}
+	if (job->has_call)
+		return; /* whoever asked is told */
+	base_log(BASE_LOG_ERR, "vm.failed", "vm=%s why=%s", worker->config->name,
+		 base_log_str(job->err.text));
+	vm_worker_end(worker, VM_EXIT_FAILED, "reset-failed");
+}
+
+const struct vm_job vm_job_reset = { .run = run_reset, .done = done_reset };
+
+static int run_power_button(struct vm_job *job, struct base_error *err)
+{
+	(void)err;
+	hv_machine_power_button(job->worker->machine);
+	return 0;
+}
+
+static void done_power_button(struct vm_job *job, json_t **ret_result)
+{
+	(void)ret_result;
+	base_log(BASE_LOG_NOTICE, "vm.power-button", "vm=%s", job->worker->config->name);
+}
+
+const struct vm_job vm_job_power_button = { .run = run_power_button, .done = done_power_button };
+
+/* Arguments of test-get: reg; of test-set: reg, value. */
+static int run_test_get(struct vm_job *job, struct base_error *err)
+{
+	return hv_machine_test_get(job->worker->machine, (uint32_t)job->request.args[0].number,
+				   &job->value, err);
+}
+
+static void done_test_get(struct vm_job *job, json_t **ret_result)
+{
+	if (job->code == 0)
+		*ret_result = json_pack("{s:o}", "value", vm_json_hex(job->value));
+}
+
+const struct vm_job vm_job_test_get = { .run = run_test_get, .done = done_test_get };
+
+static int run_test_set(struct vm_job *job, struct base_error *err)
+{
+	return hv_machine_test_set(job->worker->machine, (uint32_t)job->request.args[0].number,
+				   job->request.args[1].number, err);
+}
+
+static void done_nothing(struct vm_job *job, json_t **ret_result)
+{
+	(void)job;
+	(void)ret_result;
+}
+
+const struct vm_job vm_job_test_set = { .run = run_test_set, .done = done_nothing };

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The worker object, for the files that make it up: vm_worker.c (life), _start.c (opening),
+ * _jobs.c (changes of the machine), _events.c (what machine and leash report),
+ * _commands.c (the table of commands), _status.c (what it tells).
+ *
+ * Owned by the loop's thread but for what says otherwise.
+ */
+#ifndef AGENT_VM_WORKER_PRIV_H
+#define AGENT_VM_WORKER_PRIV_H
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/vm_config.h"
+#include "agent/vm_console.h"
+#include "agent/vm_control.h"
+#include "agent/vm_exit.h"
+#include "agent/vm_sandbox.h"
+#include "base/leash.h"
+#include "base/loop.h"
+#include "base/pool.h"
+#include "hypervisor/machine.h"
+
+/* What other threads have to tell the loop; any of them at once. */
+enum vm_news {
+	VM_NEWS_JOB = 1 << 0,  /* a job has ended */
+	VM_NEWS_ROOM = 1 << 1, /* the guest takes console input again */
+	VM_NEWS_POWER_OFF = 1 << 2,
+	VM_NEWS_RESET = 1 << 3,
+	VM_NEWS_CRASHED = 1 << 4,
+	VM_NEWS_FROZEN = 1 << 5,
+	VM_NEWS_THAWED = 1 << 6,
+	VM_NEWS_STALE = 1 << 7,
+};
+
+struct vm_worker;
+
+/* One change of the machine, carried out on the job thread, in order. */
+struct vm_job {
+	struct vm_worker *worker;
+	struct vm_job *next;
+	int (*run)(struct vm_job *job, struct base_error *err); /* job thread */
+	void (*done)(struct vm_job *job,
+		     json_t **ret_result); /* loop thread; code and err are set */
+	bool has_call;                     /* somebody waits for the answer */
+	struct vm_call call;
+	struct vm_request request; /* the command's arguments */
+	int code;
+	struct base_error err;
+	uint64_t value;               /* what run() found out */
+	struct hv_save_report report; /* likewise, of a save */
+};
+
+struct vm_worker {
+	const struct vm_config *config;
+
+	/* Opened at the start; -1 for what was not asked for. */
+	int kvm_fd;
+	int kernel_fd;
+	int initrd_fd;
+	int restore_fd;
+	int state_dir_fd;
+	int signal_fd;
+
+	struct base_loop *loop;
+	struct base_loop_fd *signal_watch;
+	struct base_loop_timer *quit_timer;
+	struct base_pool *jobs; /* one thread */
+	struct hv_machine *machine;
+	struct base_leash *leash;
+	struct vm_console *console;
+	struct vm_control *control; /* NULL when not asked for */
+	struct vm_sandbox_facts sandbox;
+
+	bool running; /* "ready" was said: failures are logged from then on */
+	bool saving;
+	bool reset_waits; /* the guest asked for a reset while a job was under way */
+	bool ending;
+	enum vm_exit exit_code;
+	uint32_t job_count; /* begun, not done */
+
+	atomic_uint news; /* enum vm_news; any thread */
+
+	pthread_mutex_t lock; /* a leaf: done_first, done_last, crash_text; any thread */
+	struct vm_job *done_first;
+	struct vm_job *done_last;
+	char crash_text[256];
+};
+
+/* --- vm_worker.c --- */
+
+/* End the run, with the first reason that was given, as soon as no job is under way. */
+void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char *why);
+
+/* --- vm_worker_start.c --- */
+
+/* Steps of the start, in this order.  What they made is released by vm_worker.c. */
+BASE_MUST_CHECK int vm_worker_open(struct vm_worker *worker, struct base_error *err);
+BASE_MUST_CHECK int vm_worker_make(struct vm_worker *worker, struct base_error *err);
+BASE_MUST_CHECK int vm_worker_lock_down(struct vm_worker *worker, struct base_error *err);
+BASE_MUST_CHECK int vm_worker_load(struct vm_worker *worker, struct base_error *err);
+
+/* --- vm_worker_jobs.c --- */
+
+/* @call, @request: NULL when nobody asked.  -EAGAIN too many jobs or a save under way;
+ * -EPROTO the worker is ending. */
+BASE_MUST_CHECK int vm_worker_job(struct vm_worker *worker, const struct vm_job *job,
+				  const struct vm_call *call, const struct vm_request *request,
+				  struct base_error *err);
+/* News VM_NEWS_JOB has come. */
+void vm_worker_jobs_done(struct vm_worker *worker);
+
+/* The jobs there are. */
+extern const struct vm_job vm_job_pause;
+extern const struct vm_job vm_job_resume;
+extern const struct vm_job vm_job_save;
+extern const struct vm_job vm_job_reset;
+extern const struct vm_job vm_job_power_button;
+extern const struct vm_job vm_job_test_get;
+extern const struct vm_job vm_job_test_set;
+
+/* --- vm_worker_events.c --- */
+
+extern const struct hv_machine_ops vm_worker_machine_ops; /* context: the worker */
+extern const struct vm_console_ops vm_worker_console_ops; /* context: the worker */
+/* The leash's callback; context: the worker. */
+void vm_worker_leash_changed(void *context, enum base_leash_state state);
+/* Any thread: set a bit of news and wake the loop. */
+void vm_worker_tell(struct vm_worker *worker, enum vm_news news);
+/* An event to the subscribers.  @fields is taken, may be NULL. */
+void vm_worker_event(struct vm_worker *worker, const char *event, json_t *fields);
+
+/* --- vm_worker_commands.c --- */
+
+extern const struct vm_command vm_worker_commands[];
+extern const size_t vm_worker_command_count;
+
+/* --- vm_worker_status.c --- */
+
+json_t *vm_worker_status_json(struct vm_worker *worker);
+
+#endif

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The configuration: good ones, and each way to be wrong. */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/vm_config.h"
+#include "agent/vm_config_priv.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+
+static struct vm_config config; /* too large for a stack in a loop */
+
+static int parse(const char *text, struct base_error *err)
+{
+	return vm_config_parse_text("f", text, strlen(text), &config, err);
+}
+
+Test(vm_config, defaults)
+{
+	struct base_error err = { 0 };
+
+	cr_assert_eq(parse("kernel = /boot/k\n", &err), 0, "%s", err.text);
+	cr_assert_str_eq(config.name, "vm");
+	cr_assert_eq(config.memory_bytes, 1ULL << 30);
+	cr_assert_eq(config.backing, HV_MEMORY_AUTO);
+	cr_assert_eq(config.vcpu_count, 1);
+	cr_assert_eq(config.cpu, HV_CPU_MODEL_HOST);
+	cr_assert_eq(config.cpu_strict, VM_SWITCH_OFF);
+	cr_assert_eq(config.console.kind, VM_CONSOLE_NONE);
+	cr_assert_eq(config.start, VM_START_RUNNING);
+	cr_assert_eq(config.on_reset, VM_ON_RESET_RESTART);
+	cr_assert_eq(config.sandbox, VM_SWITCH_ON);
+	cr_assert_eq(config.kvm_fd, -1);
+	cr_assert_eq(config.leash_page_fd, -1);
+	cr_assert_eq(config.leash_event_fd, -1);
+	cr_assert_eq(config.log_level, BASE_LOG_NOTICE);
+	cr_assert_str_eq(config.control, "");
+}
+
+Test(vm_config, every_key)
+{
+	struct base_error err = { 0 };
+	const char *text = "# all of them\r\n"
+			   "name = web-1.a_b\n"
+			   "  memory=256M  \n"
+			   "memory-backing = small\nvcpus = 64\ncpu = x86-64-v3\ncpu-strict = on\n"
+			   "kernel = /k\ninitrd = /i\ncmdline = console=ttyS0 a=b # not a comment\n"
+			   "console = unix:/c\ncontrol = /ctl\nstate-dir = /s\nrestore = /r\n"
+			   "restore-force-tsc = on\nstart = paused\non-reset = stop\n"
+			   "quit-timeout = 0\ntest-page = on\nkvm-fd = 3\nleash-page-fd = 4\n"
+			   "leash-event-fd = 5\nepoch = 18446744073709551614\nlog-level = debug\n"
+			   "sandbox = off";
+
+	cr_assert_eq(parse(text, &err), 0, "%s", err.text);
+	cr_assert_str_eq(config.name, "web-1.a_b");
+	cr_assert_eq(config.memory_bytes, 256ULL << 20);
+	cr_assert_eq(config.backing, HV_MEMORY_SMALL);
+	cr_assert_eq(config.vcpu_count, 64);
+	cr_assert_eq(config.cpu, HV_CPU_MODEL_V3);
+	cr_assert_str_eq(config.cmdline, "console=ttyS0 a=b # not a comment");
+	cr_assert_eq(config.console.kind, VM_CONSOLE_UNIX);
+	cr_assert_str_eq(config.console.path, "/c");
+	cr_assert_eq(config.epoch, UINT64_MAX - 1);
+	cr_assert_eq(config.kvm_fd, 3);
+	cr_assert_eq(config.start, VM_START_PAUSED);
+	cr_assert_eq(config.on_reset, VM_ON_RESET_STOP);
+	cr_assert_eq(config.sandbox, VM_SWITCH_OFF);
+}
+
+/* Each line after "kernel = /k" is refused with a text that begins with @expected. */
+static const struct {
+	const char *line;
+	const char *expected;
+} refused[] = {
+	{ "nonsense", "f:2: line 'nonsense': expected 'key = value'" },
+	{ "colour = red", "f:2: key 'colour': value 'red': expected a known key" },
+	{ "= red", "f:2: key '': value 'red': expected a known key" },
+	{ "kernel = /k2", "f:2: key 'kernel': value '/k2': expected the key once" },
+	{ "name =", "f:2: key 'name': value '': expected 1 to 63" },
+	{ "name = a b", "f:2: key 'name': value 'a b': expected 1 to 63" },
+	{ "name = -x", "f:2: key 'name': value '-x': expected 1 to 63" },
+	{ "memory = 0", "f:2: key 'memory': value '0': expected 64M to 64T" },
+	{ "memory = 1024T", "f:2: key 'memory': value '1024T': expected 64M to 64T" },
+	{ "memory = 1P", "f:2: key 'memory': value '1P': expected 64M to 64T" },
+	{ "memory = -1G", "f:2: key 'memory': value '-1G': expected 64M to 64T" },
+	{ "memory = 65M", "f:2: key 'memory': value '65M': expected 64M to 64T" },
+	{ "memory = G", "f:2: key 'memory': value 'G': expected 64M to 64T" },
+	{ "memory = 99999999999999999999", "f:2: key 'memory': value '99999999999999999999'" },
+	{ "memory = 18446744073709551615T", "f:2: key 'memory': value '18446744073709551615T'" },
+	{ "memory-backing = silk", "f:2: key 'memory-backing': value 'silk': expected auto, huge" },
+	{ "vcpus = 0", "f:2: key 'vcpus': value '0': expected 1 to 64" },
+	{ "vcpus = 65", "f:2: key 'vcpus': value '65': expected 1 to 64" },
+	{ "vcpus = 2x", "f:2: key 'vcpus': value '2x': expected 1 to 64" },
+	{ "cpu = z80", "f:2: key 'cpu': value 'z80': expected host, x86-64-v1" },
+	{ "cpu-strict = yes", "f:2: key 'cpu-strict': value 'yes': expected on or off" },
+	{ "initrd =", "f:2: key 'initrd': value '': expected the path" },
+	{ "cmdline = a\x01", "f:2: key 'cmdline': value 'a?': expected up to 2047" },
+	{ "console = tape", "f:2: key 'console': value 'tape': expected stdio" },
+	{ "console = file:", "f:2: key 'console': value 'file:': expected stdio" },
+	{ "console = stdio2", "f:2: key 'console': value 'stdio2': expected stdio" },
+	{ "control =", "f:2: key 'control': value '': expected a path of 1 to 107" },
+	{ "start = later", "f:2: key 'start': value 'later': expected running or paused" },
+	{ "on-reset = x", "f:2: key 'on-reset': value 'x': expected restart or stop" },
+	{ "quit-timeout = 86401", "f:2: key 'quit-timeout': value '86401': expected 0 to 86400" },
+	{ "kvm-fd = 2", "f:2: key 'kvm-fd': value '2': expected the number" },
+	{ "kvm-fd = 1048576", "f:2: key 'kvm-fd': value '1048576': expected the number" },
+	{ "epoch = 18446744073709551615", "f:2: key 'epoch': value '18446744073709551615'" },
+	{ "log-level = loud", "f:2: key 'log-level': value 'loud': expected err" },
+	{ "sandbox = maybe", "f:2: key 'sandbox': value 'maybe': expected on or off" },
+	/* relations */
+	{ "restore-force-tsc = on", "f:2: key 'restore-force-tsc': expected key 'restore' with" },
+	{ "leash-page-fd = 4", "f:2: key 'leash-page-fd': expected key 'leash-event-fd' with it" },
+	{ "leash-event-fd = 4", "f:2: key 'leash-event-fd': expected key 'leash-page-fd' with it" },
+	{ "leash-page-fd = 4\nleash-event-fd = 5",
+	  "f:2: key 'leash-page-fd': expected key 'epoch'" },
+	{ "leash-page-fd = 4\nleash-event-fd = 5\nepoch = 0",
+	  "f:4: key 'epoch': value '0': expected at least 1 with a leash" },
+	{ "leash-page-fd = 4\nleash-event-fd = 4\nepoch = 1",
+	  "f:3: key 'leash-event-fd': value '4': expected another descriptor" },
+	{ "console = unix:/c\ncontrol = /c",
+	  "f:2: key 'console': value 'unix:/c': expected another" },
+};
+
+Test(vm_config, refused_lines)
+{
+	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++) {
+		struct base_error err = { 0 };
+		char text[512];
+
+		(void)snprintf(text, sizeof(text), "kernel = /k\n%s\n", refused[i].line);
+		cr_expect_eq(parse(text, &err), -EINVAL, "line '%s'", refused[i].line);
+		cr_expect_eq(strncmp(err.text, refused[i].expected, strlen(refused[i].expected)), 0,
+			     "line '%s': got '%s'", refused[i].line, err.text);
+		cr_expect_null(strchr(err.text, '\n'));
+	}
+}
+
+Test(vm_config, needs_a_kernel_or_a_state)
+{
+	struct base_error err = { 0 };
+
+	cr_assert_eq(parse("", &err), -EINVAL);
+	cr_assert_not_null(strstr(err.text, "key 'kernel': not given"));
+	cr_assert_eq(parse("restore = /r\n", NULL), 0);
+	cr_assert_eq(parse("restore = /r\ninitrd = /i\n", &err), -EINVAL);
+	cr_assert_not_null(strstr(err.text, "f:2: key 'initrd': expected key 'kernel' with it"));
+	cr_assert_eq(parse("restore = /r\ncmdline = x\n", NULL), -EINVAL);
+}
+
+Test(vm_config, long_values)
+{
+	char text[VM_PATH_BYTES * 2] = "control = ";
+	struct base_error err = { 0 };
+
+	memset(text + strlen(text), 'a', VM_SOCKET_PATH_BYTES);
+	cr_assert_eq(parse(text, &err), -EINVAL);
+	memset(text, 'k', sizeof(text) - 1);
+	text[sizeof(text) - 1] = '\0';
+	memcpy(text, "kernel = /", 10);
+	cr_assert_eq(parse(text, &err), -EINVAL);
+	cr_assert_lt(strlen(err.text), (size_t)BASE_ERROR_TEXT_BYTES);
+}
+
+Test(vm_config, zero_bytes)
+{
+	static const char text[] = "kernel = /k\0x\nname = a\0b\n";
+	static const char key[] = "na\0me = x\n";
+
+	cr_assert_eq(vm_config_parse_text("f", text, sizeof(text) - 1, &config, NULL), -EINVAL);
+	cr_assert_eq(vm_config_parse_text("f", key, sizeof(key) - 1, &config, NULL), -EINVAL);
+}
+
+#define ARGC(argv) ((int)(sizeof(argv) / sizeof((argv)[0])) - 1)
+
+static int parse_flags(int argc, const char *const argv[], enum vm_config_action *action,
+		       struct base_error *err)
+{
+	char *copy[16] = { NULL };
+	int code = 0;
+
+	cr_assert_lt(argc, 16);
+	for (int i = 0; i < argc; i++)
+		copy[i] = strdup(argv[i]);
+	code = vm_config_parse(argc, copy, action, &config, err);
+	for (int i = 0; i < argc; i++)
+		free(copy[i]);
+	return code;
+}
+
+static void write_file(const char *path, const char *text)
+{
+	BASE_FCLOSE FILE *file = fopen(path, "we");
+
+	cr_assert_not_null(file);
+	(void)fputs(text, file);
+}
+
+Test(vm_config, flags_win_over_the_file)
+{
+	char path[] = "/tmp/vm_config_test.XXXXXX";
+	BASE_CLOSE int fd = mkstemp(path);
+	const char *argv[] = {
+		"godwit-vm", "--vcpus=3", "--config", path, "--name", "other", NULL
+	};
+	enum vm_config_action action = VM_CONFIG_INVALID;
+	struct base_error err = { 0 };
+	char expected[64];
+
+	cr_assert_geq(fd, 0);
+	write_file(path, "kernel = /k\nname = file\nvcpus = 2\nmemory = 64M\n");
+	cr_assert_eq(parse_flags(ARGC(argv), argv, &action, &err), 0, "%s", err.text);
+	cr_assert_eq(action, VM_CONFIG_RUN);
+	cr_assert_str_eq(config.name, "other");
+	cr_assert_eq(config.vcpu_count, 3);
+	cr_assert_eq(config.memory_bytes, 64ULL << 20);
+
+	write_file(path, "\n\nkernel = /k\nvcpus = 0\n");
+	cr_assert_eq(parse_flags(ARGC(argv), argv, &action, &err), -EINVAL);
+	(void)snprintf(expected, sizeof(expected), "%s:4: key 'vcpus': value '0'", path);
+	cr_assert_eq(strncmp(err.text, expected, strlen(expected)), 0, "%s", err.text);
+	(void)unlink(path);
+}
+
+Test(vm_config, refused_flags)
+{
+	static const struct {
+		const char *argv[6];
+		const char *expected;
+	} cases[] = {
+		{ { "p", "kernel", NULL }, "command line: argument 'kernel': expected --key" },
+		{ { "p", "--kernel", NULL }, "command line: key 'kernel': expected a value" },
+		{ { "p", "--colour=red", NULL }, "command line: key 'colour': value 'red'" },
+		{ { "p", "--name=a", "--name=b", NULL }, "command line: key 'name': value 'b'" },
+		{ { "p", "--config=/a", "--config=/b", NULL },
+		  "command line: key 'config': value '/b': expected it once" },
+		{ { "p", "--config=/does/not/exist", NULL }, "configuration file: '/does/not" },
+	};
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		enum vm_config_action action = VM_CONFIG_INVALID;
+		struct base_error err = { 0 };
+		int argc = 0;
+
+		while (cases[i].argv[argc] != NULL)
+			argc++;
+		cr_expect_lt(parse_flags(argc, cases[i].argv, &action, &err), 0);
+		cr_expect_eq(strncmp(err.text, cases[i].expected, strlen(cases[i].expected)), 0,
+			     "got '%s'", err.text);
+	}
+}
+
+Test(vm_config, lone_flags)
+{
+	const char *help[] = { "p", "--help", NULL };
+	const char *man[] = { "p", "--man", NULL };
+	const char *version[] = { "p", "--version", NULL };
+	enum vm_config_action action = VM_CONFIG_INVALID;
+
+	cr_assert_eq(parse_flags(2, help, &action, NULL), 0);
+	cr_assert_eq(action, VM_CONFIG_HELP);
+	cr_assert_eq(parse_flags(2, man, &action, NULL), 0);
+	cr_assert_eq(action, VM_CONFIG_MAN);
+	cr_assert_eq(parse_flags(2, version, &action, NULL), 0);
+	cr_assert_eq(action, VM_CONFIG_VERSION);
+}
+
+Test(vm_config, help_names_every_key)
+{
+	char *text = NULL;
+	size_t size_bytes = 0;
+	FILE *out = open_memstream(&text, &size_bytes);
+
+	vm_config_help(out);
+	(void)fclose(out);
+	for (size_t i = 0; i < vm_config_key_count; i++)
+		cr_expect_not_null(strstr(text, vm_config_keys[i].name));
+	free(text);
+}
+
+Test(vm_config, committed_man_page_is_current)
+{
+	BASE_FREE uint8_t *committed = NULL;
+	size_t committed_bytes = 0;
+	char *text = NULL;
+	size_t size_bytes = 0;
+	FILE *out = open_memstream(&text, &size_bytes);
+
+	vm_config_man(out);
+	(void)fclose(out);
+	cr_assert_eq(base_file_load(TEST_SOURCE_DIR "/docs/man/godwit-vm.8", 1 << 20, &committed,
+				    &committed_bytes, NULL),
+		     0);
+	cr_assert_str_eq((const char *)committed, text,
+			 "write it anew: godwit-vm --man > docs/man/godwit-vm.8");
+	free(text);
+	if (system("command -v mandoc >/dev/null 2>&1") != 0)
+		cr_skip("mandoc is not installed");
+	cr_assert_eq(system("mandoc -Tlint -Wwarning " TEST_SOURCE_DIR "/docs/man/godwit-vm.8"), 0);
+}

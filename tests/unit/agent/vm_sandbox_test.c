@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The lock-down, from inside: each test forks a child that locks itself down and then
+ * tries what it may not, or must be able to, do.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "agent/vm_sandbox.h"
+#include "agent/vm_sandbox_priv.h"
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/thread.h"
+
+#define STAYED 7 /* exit code of a child that was let do what it may not */
+
+static char directory[] = "/tmp/vm_sandbox_test.XXXXXX";
+
+static void setup(void)
+{
+	cr_assert_not_null(mkdtemp(directory));
+}
+
+static void teardown(void)
+{
+	char command[64];
+
+	(void)snprintf(command, sizeof(command), "rm -rf %s", directory);
+	cr_assert_eq(system(command), 0);
+}
+
+TestSuite(vm_sandbox, .init = setup, .fini = teardown);
+
+static int lock_down(int state_dir_fd)
+{
+	struct vm_sandbox_spec spec = { .state_dir_fd = state_dir_fd,
+					.directory_fds = { -1, -1, -1, -1 } };
+	struct vm_sandbox_facts facts = { 0 };
+	struct base_error err = { 0 };
+	int code = vm_sandbox_enter(&spec, &facts, &err);
+
+	if (code < 0) {
+		(void)fprintf(stderr, "%s\n", err.text);
+		return code;
+	}
+	return facts.no_new_privileges && facts.capabilities_dropped && facts.seccomp ? 0 : -EPERM;
+}
+
+/* The child's wait status.  @act runs locked down; its result is the exit code. */
+static int in_child(int (*act)(int state_dir_fd), bool with_state_dir)
+{
+	int status = 0;
+	pid_t child = fork();
+
+	cr_assert_geq(child, 0);
+	if (child == 0) {
+		int fd = with_state_dir ? open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+		if (lock_down(fd) < 0)
+			_exit(100);
+		_exit(act(fd));
+	}
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	return status;
+}
+
+static void assert_killed(int (*act)(int state_dir_fd), const char *what)
+{
+	int status = in_child(act, true);
+
+	cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "%s: wait status 0x%x", what,
+		  (unsigned int)status);
+}
+
+static void assert_exits(int (*act)(int state_dir_fd), bool with_state_dir, const char *what)
+{
+	int status = in_child(act, with_state_dir);
+
+	cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s: wait status 0x%x", what,
+		  (unsigned int)status);
+}
+
+static int do_exec(int fd)
+{
+	char *argv[] = { NULL };
+
+	(void)fd;
+	(void)execve("/bin/true", argv, argv);
+	return STAYED;
+}
+
+static int do_socket(int fd)
+{
+	(void)fd;
+	(void)socket(AF_UNIX, SOCK_STREAM, 0);
+	return STAYED;
+}
+
+static int do_fork(int fd)
+{
+	(void)fd;
+	(void)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+	return STAYED;
+}
+
+static int do_ptrace(int fd)
+{
+	(void)fd;
+	(void)ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+	return STAYED;
+}
+
+static int do_kill(int fd)
+{
+	(void)fd;
+	(void)kill(getppid(), 0);
+	return STAYED;
+}
+
+static int do_make_vm(int fd)
+{
+	(void)ioctl(fd, KVM_CREATE_VM, 0);
+	return STAYED;
+}
+
+static int do_inject(int fd)
+{
+	(void)fd;
+	(void)ioctl(0, TIOCSTI, "x"); /* types on the terminal of whoever started us */
+	return STAYED;
+}
+
+static int do_executable_memory(int fd)
+{
+	(void)fd;
+	(void)mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return STAYED;
+}
+
+static int do_mount(int fd)
+{
+	(void)fd;
+	(void)syscall(SYS_mount, "none", "/", "tmpfs", 0, NULL);
+	return STAYED;
+}
+
+static int do_link(int fd)
+{
+	(void)linkat(fd, "a", fd, "b", 0);
+	return STAYED;
+}
+
+static int do_rename_elsewhere(int fd)
+{
+	(void)renameat(fd, "a", AT_FDCWD, "/tmp/b");
+	return STAYED;
+}
+
+Test(vm_sandbox, forbidden_calls_kill)
+{
+	assert_killed(do_exec, "execve");
+	assert_killed(do_socket, "socket");
+	assert_killed(do_fork, "fork");
+	assert_killed(do_ptrace, "ptrace");
+	assert_killed(do_kill, "kill");
+	assert_killed(do_make_vm, "KVM_CREATE_VM");
+	assert_killed(do_inject, "TIOCSTI");
+	assert_killed(do_executable_memory, "mmap PROT_EXEC");
+	assert_killed(do_mount, "mount");
+	assert_killed(do_link, "linkat");
+	assert_killed(do_rename_elsewhere, "renameat");
+}
+
+static int do_open_elsewhere(int fd)
+{
+	(void)fd;
+	if (open("/tmp/vm_sandbox_test.elsewhere", O_WRONLY | O_CREAT, 0600) >= 0)
+		return STAYED;
+	if (errno != EACCES)
+		return 1;
+	return open("/etc/passwd", O_RDONLY) >= 0 ? STAYED : 0;
+}
+
+/* An absolute path makes openat() forget its descriptor: chroot or Landlock stand behind. */
+static int do_open_absolute(int fd)
+{
+	if (openat(fd, "/etc/passwd", O_RDONLY) >= 0)
+		return STAYED;
+	if (openat(fd, "../../etc/passwd", O_RDONLY) >= 0)
+		return STAYED;
+	return openat(fd, "/tmp/vm_sandbox_test.elsewhere", O_WRONLY | O_CREAT, 0600) >= 0 ? STAYED
+											   : 0;
+}
+
+static int do_save(int fd)
+{
+	struct base_new_file file;
+	struct base_error err = { 0 };
+
+	if (base_new_file_begin(fd, "state", &file, &err) < 0)
+		return 1;
+	if (base_write_all(file.fd, "x", 1) < 0 || base_new_file_commit(&file, &err) < 0)
+		return 2;
+	return 0;
+}
+
+static int do_abort_save(int fd)
+{
+	struct base_new_file file;
+
+	if (base_new_file_begin(fd, "state2", &file, NULL) < 0)
+		return 1;
+	base_new_file_abort(&file);
+	return 0;
+}
+
+Test(vm_sandbox, files_only_in_the_state_directory)
+{
+	char path[64];
+
+	assert_exits(do_open_elsewhere, true, "open elsewhere");
+	assert_exits(do_open_elsewhere, false, "open elsewhere, no state directory");
+	cr_expect_lt(access("/tmp/vm_sandbox_test.elsewhere", F_OK), 0);
+	assert_exits(do_save, true, "save");
+	assert_exits(do_abort_save, true, "abort");
+	(void)snprintf(path, sizeof(path), "%s/state", directory);
+	cr_expect_eq(access(path, F_OK), 0);
+	if (geteuid() != 0)
+		cr_skip("not root: no chroot; Landlock may be missing, too");
+	assert_exits(do_open_absolute, true, "absolute paths");
+}
+
+static void *thread_body(void *context)
+{
+	*(bool *)context = true;
+	return NULL;
+}
+
+static int do_ordinary(int fd)
+{
+	bool ran = false;
+	pthread_t thread;
+	void *memory = malloc(64 << 20);
+	struct timespec pause = { .tv_nsec = 1000 };
+
+	(void)fd;
+	if (memory == NULL)
+		return 1;
+	memset(memory, 1, 64 << 20);
+	free(memory);
+	if (base_thread_start(&thread, "late", thread_body, &ran, NULL) < 0)
+		return 2;
+	base_thread_join(thread);
+	if (!ran)
+		return 3;
+	if (clock_nanosleep(CLOCK_BOOTTIME, 0, &pause, NULL) != 0)
+		return 4;
+	if (raise(SIGUSR1) != 0) /* ignored below */
+		return 5;
+	return 0;
+}
+
+Test(vm_sandbox, ordinary_work_goes_on)
+{
+	(void)signal(SIGUSR1, SIG_IGN);
+	assert_exits(do_ordinary, true, "malloc, threads, clocks, signals");
+	assert_exits(do_ordinary, false, "the same without a state directory");
+}
+
+/* A thread that was there before has neither capabilities nor system calls left. */
+static int pipe_fds[2];
+
+static void *early_body(void *context)
+{
+	char go = 0;
+
+	(void)context;
+	while (read(pipe_fds[0], &go, 1) < 0)
+		;
+	(void)socket(AF_UNIX, SOCK_STREAM, 0);
+	_exit(STAYED);
+}
+
+Test(vm_sandbox, threads_made_before_are_locked_down_too)
+{
+	int status = 0;
+	pid_t child = fork();
+
+	cr_assert_geq(child, 0);
+	if (child == 0) {
+		pthread_t thread;
+
+		if (pipe(pipe_fds) < 0 ||
+		    base_thread_start(&thread, "early", early_body, NULL, NULL) < 0 ||
+		    lock_down(-1) < 0)
+			_exit(100);
+		(void)!write(pipe_fds[1], "x", 1);
+		base_thread_join(thread);
+		_exit(101);
+	}
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "wait status 0x%x",
+		  (unsigned int)status);
+}
+
+Test(vm_sandbox, begin_closes_what_nobody_named)
+{
+	int status = 0;
+	pid_t child = fork();
+
+	cr_assert_geq(child, 0);
+	if (child == 0) {
+		int keep = fcntl(0, F_DUPFD, 20);
+		int stray = fcntl(0, F_DUPFD, 10);
+		int far = fcntl(0, F_DUPFD, 200);
+		int listed[] = { -1, keep, -1 };
+
+		(void)close(1);
+		if (vm_sandbox_begin(listed, 3, NULL) < 0)
+			_exit(1);
+		if (fcntl(keep, F_GETFD) != FD_CLOEXEC)
+			_exit(2);
+		if (fcntl(stray, F_GETFD) >= 0 || fcntl(far, F_GETFD) >= 0)
+			_exit(3);
+		_exit(fcntl(1, F_GETFD) >= 0 ? 0 : 4);
+	}
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	cr_assert_eq(status, 0);
+}
+
+Test(vm_sandbox, begin_names_a_descriptor_that_is_not_open)
+{
+	struct base_error err = { 0 };
+	int listed[] = { 987 };
+
+	cr_assert_eq(vm_sandbox_begin(listed, 1, &err), -EBADF);
+	cr_assert_not_null(strstr(err.text, "987"));
+}
+
+/* Making partitions and devices is over when the lock-down comes. */
+Test(vm_sandbox, no_request_that_makes_things)
+{
+	static const unsigned long makers[] = { KVM_CREATE_VM,      KVM_CREATE_VCPU,
+						KVM_CREATE_IRQCHIP, KVM_CREATE_DEVICE,
+						KVM_CREATE_PIT2,    TIOCSTI };
+	const unsigned long *requests = NULL;
+	size_t count = vm_sandbox_ioctls(&requests);
+
+	for (size_t i = 0; i < count; i++)
+		for (size_t j = 0; j < sizeof(makers) / sizeof(makers[0]); j++)
+			cr_expect_neq(requests[i], makers[j]);
+}
