@@ -262,12 +262,21 @@ int hv_machine_release(struct hv_machine *machine, enum hv_hold hold, struct bas
 
 void hv_machine_power_button(struct hv_machine *machine)
 {
+	BASE_LOCKED(&machine->change_lock);
+
 	hv_platform_power_button(machine->platform);
 }
 
+/* A device must not change while it is saved or reset: then there is no room. */
 size_t hv_machine_console_in(struct hv_machine *machine, const uint8_t *bytes, size_t size_bytes)
 {
-	return hv_platform_console_in(machine->platform, bytes, size_bytes);
+	size_t taken;
+
+	if (pthread_mutex_trylock(&machine->change_lock) != 0)
+		return 0;
+	taken = hv_platform_console_in(machine->platform, bytes, size_bytes);
+	(void)pthread_mutex_unlock(&machine->change_lock);
+	return taken;
 }
 
 static int need_test_page(const struct hv_machine *machine, struct base_error *err)

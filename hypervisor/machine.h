@@ -119,7 +119,9 @@ BASE_MUST_CHECK int hv_machine_release(struct hv_machine *machine, enum hv_hold 
 /* Restart in place: devices and vCPUs to power-on, kernel loaded anew; clears HV_HOLD_RESET.
  * -EPROTO no kernel configured. */
 BASE_MUST_CHECK int hv_machine_reset(struct hv_machine *machine, struct base_error *err);
+/* Waits for a save or reset that is under way. */
 void hv_machine_power_button(struct hv_machine *machine);
+/* Bytes typed; the count taken, 0 during a save or reset.  console_room tells when to try again. */
 size_t hv_machine_console_in(struct hv_machine *machine, const uint8_t *bytes, size_t size_bytes);
 
 /* Test page (only with test_page): -ENOTSUP without. */

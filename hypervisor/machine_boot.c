@@ -131,7 +131,7 @@ static int power_on(struct hv_machine *machine, struct base_error *err)
 	return hv_machine_load_kernel(machine, err);
 }
 
-int hv_machine_reset(struct hv_machine *machine, struct base_error *err)
+static int reset_locked(struct hv_machine *machine, struct base_error *err)
 {
 	BASE_LOCKED(&machine->change_lock);
 	int r;
@@ -148,4 +148,12 @@ int hv_machine_reset(struct hv_machine *machine, struct base_error *err)
 	atomic_fetch_add(&machine->reset_count, 1);
 	hv_partition_release(machine->partition, HV_HOLD_RESET);
 	return 0;
+}
+
+int hv_machine_reset(struct hv_machine *machine, struct base_error *err)
+{
+	int r = reset_locked(machine, err);
+
+	machine->ops->console_room(machine->context); /* what was typed meanwhile was refused */
+	return r;
 }

@@ -140,10 +140,11 @@ static int save_small(struct hv_machine *machine, struct hv_state_writer *writer
 		hv_cpuid_encode(&machine->cpuid, &buffer);
 		r = put_buffer(writer, "cpuid", 0, HV_CPUID_SECTION_VERSION, &buffer, err);
 	}
-	if (r >= 0)
-		r = save_vcpus(machine, writer, err);
+	/* Chips first: a PIT tick that comes between the two is then seen twice, not never. */
 	if (r >= 0)
 		r = save_chips(machine, writer, err);
+	if (r >= 0)
+		r = save_vcpus(machine, writer, err);
 	if (r >= 0)
 		r = save_devices(machine, writer, err);
 	/* Last: what elapses after this instant is what "really elapsed". */
@@ -204,20 +205,29 @@ static int save_held(struct hv_machine *machine, int directory_fd, const char *n
 	return base_new_file_commit(&file, err);
 }
 
+static int save_locked(struct hv_machine *machine, int directory_fd, const char *name, bool go_on,
+		       struct hv_save_report *report, struct base_error *err)
+{
+	BASE_LOCKED(&machine->change_lock);
+	int r;
+
+	atomic_store(&machine->pause_ns, hv_partition_hold(machine->partition, HV_HOLD_SAVE));
+	r = save_held(machine, directory_fd, name, report, err);
+	/* A saved VM that is not told to go on belongs to the file from here. */
+	if (r >= 0 && !go_on)
+		(void)hv_partition_hold(machine->partition, HV_HOLD_USER);
+	hv_partition_release(machine->partition, HV_HOLD_SAVE);
+	return r;
+}
+
 int hv_machine_save(struct hv_machine *machine, int directory_fd, const char *name, bool go_on,
 		    struct hv_save_report *ret_report, struct base_error *err)
 {
 	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);
 	struct hv_save_report report = { .total_ns = 0 };
-	BASE_LOCKED(&machine->change_lock);
-	int r;
+	int r = save_locked(machine, directory_fd, name, go_on, &report, err);
 
-	atomic_store(&machine->pause_ns, hv_partition_hold(machine->partition, HV_HOLD_SAVE));
-	r = save_held(machine, directory_fd, name, &report, err);
-	/* A saved VM that is not told to go on belongs to the file from here. */
-	if (r >= 0 && !go_on)
-		(void)hv_partition_hold(machine->partition, HV_HOLD_USER);
-	hv_partition_release(machine->partition, HV_HOLD_SAVE);
+	machine->ops->console_room(machine->context); /* what was typed meanwhile was refused */
 	if (r < 0)
 		return base_fail_within(err, r, "save to '%s'", name);
 	report.total_ns = base_clock_boot_ns(&base_clock_system) - begin_ns;
@@ -428,7 +438,7 @@ static int check_tsc(const struct hv_machine *machine, const struct hv_time_sect
 	return 0;
 }
 
-/* Before the vCPU state: a TSC deadline in it is armed against the guest's TSC. */
+/* After the vCPU state, which sets the rate; then a TSC deadline can be armed against the TSC. */
 static int apply_time(struct hv_machine *machine, const struct hv_time_section *saved,
 		      struct base_error *err)
 {
@@ -458,14 +468,17 @@ static int apply_all(struct hv_machine *machine, const struct hv_state_reader *r
 
 	for (uint32_t i = 0; i < machine->config.vcpu_count && r >= 0; i++)
 		r = hv_partition_set_cpuid(machine->partition, i, &saved->cpuid, err);
-	if (r >= 0)
-		r = apply_time(machine, &saved->time, err);
 	for (uint32_t i = 0; i < machine->config.vcpu_count && r >= 0; i++)
 		r = hv_vcpu_state_put(machine->fds.kvm_fd,
 				      hv_partition_vcpu_fd(machine->partition, i), &saved->vcpus[i],
 				      err);
 	if (r >= 0)
 		r = hv_chip_state_put(hv_partition_vm_fd(machine->partition), &saved->chips, err);
+	if (r >= 0)
+		r = apply_time(machine, &saved->time, err);
+	for (uint32_t i = 0; i < machine->config.vcpu_count && r >= 0; i++)
+		r = hv_vcpu_timer_put(hv_partition_vcpu_fd(machine->partition, i), &saved->vcpus[i],
+				      err);
 	if (r >= 0)
 		r = apply_devices(machine, reader, err);
 	if (r < 0)

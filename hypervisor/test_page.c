@@ -71,7 +71,34 @@ static void page_write(void *device, uint64_t offset, uint32_t size_bytes, uint6
 	page->values[reg] = value; /* and on from there: one slip is one mismatch */
 }
 
+/* The port: 32 bits of the first sequence register and of the first count register. */
+static uint64_t port_read(void *device, uint64_t offset, uint32_t size_bytes)
+{
+	struct hv_test_page *page = device;
+
+	if (offset != 0 || size_bytes != HV_TEST_PAGE_PORT_BYTES)
+		return UINT64_MAX;
+	BASE_LOCKED(&page->lock);
+	return page->counts[HV_TEST_PAGE_COUNT_FIRST - HV_TEST_PAGE_SEQUENCE_FIRST].read_count++ &
+	       UINT32_MAX;
+}
+
+static void port_write(void *device, uint64_t offset, uint32_t size_bytes, uint64_t value)
+{
+	struct hv_test_page *page = device;
+	uint64_t *sequence = &page->values[HV_TEST_PAGE_SEQUENCE_FIRST];
+
+	if (offset != 0 || size_bytes != HV_TEST_PAGE_PORT_BYTES)
+		return;
+	BASE_LOCKED(&page->lock);
+	page->counts[0].write_count++;
+	if (value != ((*sequence + 1) & UINT32_MAX))
+		page->mismatch_count++;
+	*sequence = value;
+}
+
 static const struct hv_io_ops page_ops = { .read = page_read, .write = page_write };
+static const struct hv_io_ops port_ops = { .read = port_read, .write = port_write };
 
 int hv_test_page_new(struct hv_iobus *bus, struct hv_test_page **ret_page, struct base_error *err)
 {
@@ -81,6 +108,11 @@ int hv_test_page_new(struct hv_iobus *bus, struct hv_test_page **ret_page, struc
 				     .length = HV_PAGE_BYTES,
 				     .ops = &page_ops,
 				     .device = page };
+	struct hv_io_range port = { .space = HV_IO_PORT,
+				    .base = HV_TEST_PAGE_PORT,
+				    .length = HV_TEST_PAGE_PORT_BYTES,
+				    .ops = &port_ops,
+				    .device = page };
 	int rc;
 
 	if (page == NULL)
@@ -88,6 +120,8 @@ int hv_test_page_new(struct hv_iobus *bus, struct hv_test_page **ret_page, struc
 	(void)pthread_mutex_init(&page->lock, NULL);
 	page->values[0] = HV_TEST_PAGE_ID;
 	rc = hv_iobus_add(bus, &range, err);
+	if (rc >= 0)
+		rc = hv_iobus_add(bus, &port, err);
 	if (rc < 0)
 		return base_fail_within(err, rc, "test page");
 	*ret_page = base_take(&page);

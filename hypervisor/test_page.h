@@ -18,6 +18,9 @@
  *
  * Accesses of 8 aligned bytes only; others read as all ones and write nothing.
  *
+ * Port HV_TEST_PAGE_PORT, 32 bits: a write goes on with the sequence of register 320, a read
+ * with the count of register 384, so that port exits are proven as memory exits are.
+ *
  * Any thread; one leaf lock.
  */
 #ifndef HYPERVISOR_TEST_PAGE_H
@@ -33,6 +36,9 @@
 #define HV_TEST_PAGE_SEQUENCE_FIRST 320u
 #define HV_TEST_PAGE_COUNT_FIRST    384u
 #define HV_TEST_PAGE_NONE_FIRST     448u
+
+#define HV_TEST_PAGE_PORT       0x5F0u
+#define HV_TEST_PAGE_PORT_BYTES 4u
 
 #define HV_TEST_PAGE_ID 0x3174736574646F67ULL /* the bytes "godtest1" */
 

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "hypervisor/test_page.h"
 #include "tests/support/guest_vm.h"
 
 /* A folder of this test's own, gone at the end. */
@@ -136,6 +137,11 @@ static void exits_once(uint64_t port)
 Test(machine_save, every_access_happens_once, .timeout = 400)
 {
 	exits_once(0);
+}
+
+Test(machine_save, every_port_access_happens_once, .timeout = 400)
+{
+	exits_once(HV_TEST_PAGE_PORT);
 }
 
 /* A save that goes on, and one that fails, leave the guest running. */
