@@ -48,6 +48,15 @@ double bench_median(const struct bench_series *series)
 	return middle(&in_order);
 }
 
+double bench_percentile(const struct bench_series *series, uint32_t percent)
+{
+	struct bench_series in_order = sorted(series);
+
+	return in_order.count == 0
+		       ? 0
+		       : in_order.values[(in_order.count - 1) * (uint64_t)percent / 100];
+}
+
 void bench_row(const char *name, const struct bench_series *series, const char *unit,
 	       const char *beside, ...)
 {

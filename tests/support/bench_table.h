@@ -24,6 +24,7 @@ struct bench_series {
 void bench_add(struct bench_series *series, double value);
 /* 0 of an empty series. */
 double bench_median(const struct bench_series *series);
+double bench_percentile(const struct bench_series *series, uint32_t percent);
 /* One line: name, median, smallest .. largest, count, unit, @beside (printf). */
 void bench_row(const char *name, const struct bench_series *series, const char *unit,
 	       const char *beside, ...) __attribute__((format(printf, 4, 5)));
