@@ -19,7 +19,7 @@ static uint32_t worth_bytes(uint64_t raw_bytes)
 
 size_t hv_ram_table_bytes(const struct hv_ram_table *table)
 {
-	size_t bytes = HV_RAM_TABLE_HEAD + table->run_count * HV_RAM_RUN_BYTES;
+	size_t bytes = HV_RAM_TABLE_HEAD + (size_t)table->run_count * HV_RAM_RUN_BYTES;
 
 	if (table->raw_bytes == 0 && table->lz4_bytes == 0)
 		return bytes;
@@ -138,7 +138,8 @@ int hv_ram_table_decode(struct base_reader *in, uint64_t payload_bytes,
 		return r;
 
 	table_bytes = hv_ram_table_bytes(ret_table);
-	padding_bytes = table_bytes - HV_RAM_TABLE_HEAD - ret_table->run_count * HV_RAM_RUN_BYTES;
+	padding_bytes =
+		table_bytes - HV_RAM_TABLE_HEAD - (size_t)ret_table->run_count * HV_RAM_RUN_BYTES;
 	padding = base_read_span(in, padding_bytes);
 	if (in->failed || (padding_bytes > 0 && !base_is_zero(padding, padding_bytes)))
 		return base_fail(err, -EBADMSG, "ram: padding is missing or not zero");

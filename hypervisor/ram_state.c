@@ -460,7 +460,7 @@ static int restore_section(struct ram_job *job, const struct hv_state_section *s
 {
 	struct stream stream = { .fd = hv_state_reader_fd(job->reader),
 				 .offset = section->payload_offset };
-	struct hv_ram_table table;
+	struct hv_ram_table table = { 0 };
 	int r = read_table(&stream, section, scratch->table, &table, err);
 
 	if (r < 0)

@@ -20,7 +20,7 @@ struct hv_ram_report {
 	uint64_t stored_bytes;
 };
 
-/* Every page of RAM once.  Holes and never-touched memory are found without touching them. */
+/* Every page of RAM once.  2 MiB that the host never provided are found without touching them. */
 BASE_MUST_CHECK int hv_ram_save(struct hv_slat *slat, struct base_pool *pool,
 				struct hv_state_writer *writer, struct hv_ram_report *ret_report,
 				struct base_error *err);

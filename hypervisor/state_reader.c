@@ -15,13 +15,18 @@
 #include "hypervisor/state_file.h"
 #include "hypervisor/state_section.h"
 
+/* A section in the order of names. */
+struct other {
+	const struct hv_state_section *section;
+};
+
 struct hv_state_reader {
 	int fd; /* borrowed */
 	uint64_t file_bytes;
 	struct hv_state_section *sections; /* in the order of the file */
 	uint64_t section_count;
 	uint64_t capacity;
-	const struct hv_state_section **others; /* not "ram", sorted for find */
+	struct other *others; /* not "ram", sorted for find */
 	size_t other_count;
 };
 
@@ -69,8 +74,8 @@ static int remember(struct hv_state_reader *reader, const struct hv_state_sectio
 
 static int compare(const void *a, const void *b)
 {
-	const struct hv_state_section *first = *(const struct hv_state_section *const *)a;
-	const struct hv_state_section *second = *(const struct hv_state_section *const *)b;
+	const struct hv_state_section *first = ((const struct other *)a)->section;
+	const struct hv_state_section *second = ((const struct other *)b)->section;
 	int order = strcmp(first->name, second->name);
 
 	if (order != 0)
@@ -82,18 +87,19 @@ static int sort_others(struct hv_state_reader *reader, struct base_error *err)
 {
 	size_t count = 0;
 
-	reader->others = calloc(reader->other_count + 1, sizeof(struct hv_state_section *));
+	reader->others = calloc(reader->other_count + 1, sizeof(reader->others[0]));
 	if (reader->others == NULL)
 		return base_fail(err, -ENOMEM, "list of sections");
 	for (uint64_t i = 0; i < reader->section_count; i++) {
 		if (!is_ram(&reader->sections[i]))
-			reader->others[count++] = &reader->sections[i];
+			reader->others[count++].section = &reader->sections[i];
 	}
 	qsort(reader->others, reader->other_count, sizeof(reader->others[0]), compare);
 	for (size_t i = 1; i < reader->other_count; i++) {
 		if (compare(&reader->others[i - 1], &reader->others[i]) == 0)
 			return base_fail(err, -EBADMSG, "section '%s' %" PRIu32 " comes twice",
-					 reader->others[i]->name, reader->others[i]->instance);
+					 reader->others[i].section->name,
+					 reader->others[i].section->instance);
 	}
 	return 0;
 }
@@ -252,8 +258,8 @@ const struct hv_state_section *hv_state_find(const struct hv_state_reader *reade
 					     uint32_t instance)
 {
 	struct hv_state_section wanted = { .instance = instance };
-	const struct hv_state_section *key = &wanted;
-	const struct hv_state_section *const *found = NULL;
+	const struct other key = { &wanted };
+	const struct other *found = NULL;
 	size_t length = strlen(name);
 
 	if (length >= sizeof(wanted.name))
@@ -261,7 +267,7 @@ const struct hv_state_section *hv_state_find(const struct hv_state_reader *reade
 	memcpy(wanted.name, name, length);
 	found = bsearch(&key, reader->others, reader->other_count, sizeof(reader->others[0]),
 			compare);
-	return found == NULL ? NULL : *found;
+	return found == NULL ? NULL : found->section;
 }
 
 static int check_one_known(const struct hv_state_section *section,

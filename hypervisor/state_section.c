@@ -10,16 +10,17 @@
 
 #include "base/crc32c.h"
 
-#define FILE_MAGIC    "GODWITSV"
-#define SECTION_MAGIC "SECT"
 #define HEADER_BYTES  64u
 #define CRC_OFFSET    60u
 #define FLAG_OPTIONAL 1u
 
+static const uint8_t file_magic[8] = { 'G', 'O', 'D', 'W', 'I', 'T', 'S', 'V' };
+static const uint8_t section_magic[4] = { 'S', 'E', 'C', 'T' };
+
 void hv_state_file_header_encode(uint8_t block[HV_STATE_ALIGN_BYTES])
 {
 	memset(block, 0, HV_STATE_ALIGN_BYTES);
-	memcpy(block, FILE_MAGIC, 8);
+	memcpy(block, file_magic, sizeof(file_magic));
 	base_put_le32(block + 8, HV_STATE_FORMAT_VERSION);
 	base_put_le32(block + CRC_OFFSET, base_crc32c(0, block, CRC_OFFSET));
 }
@@ -45,9 +46,9 @@ int hv_state_file_header_decode(const uint8_t block[HV_STATE_ALIGN_BYTES], struc
 
 	if (base_is_zero(block, HV_STATE_ALIGN_BYTES))
 		return base_fail(err, -EBADMSG, "not finished: the save was interrupted");
-	if (memcmp(block, FILE_MAGIC, 8) != 0)
-		return base_fail(err, -EBADMSG, "no saved state: it does not begin with '%s'",
-				 FILE_MAGIC);
+	if (memcmp(block, file_magic, sizeof(file_magic)) != 0)
+		return base_fail(err, -EBADMSG, "no saved state: it does not begin with '%.8s'",
+				 (const char *)file_magic);
 	r = check_block(block, err);
 	if (r < 0)
 		return r;
@@ -86,7 +87,7 @@ void hv_state_section_encode(const struct hv_state_section *section,
 	base_assert(section->version > 0);
 
 	memset(block, 0, HV_STATE_ALIGN_BYTES);
-	memcpy(block, SECTION_MAGIC, 4);
+	memcpy(block, section_magic, sizeof(section_magic));
 	memcpy(block + 4, section->name, HV_STATE_NAME_BYTES);
 	base_put_le32(block + 28, section->instance);
 	base_put_le32(block + 32, section->version);
@@ -103,7 +104,7 @@ int hv_state_section_decode(const uint8_t block[HV_STATE_ALIGN_BYTES],
 	uint32_t flags = base_get_le32(block + 36);
 	int r = 0;
 
-	if (memcmp(block, SECTION_MAGIC, 4) != 0)
+	if (memcmp(block, section_magic, sizeof(section_magic)) != 0)
 		return base_fail(err, -EBADMSG, "no section begins here");
 	r = check_block(block, err);
 	if (r < 0)

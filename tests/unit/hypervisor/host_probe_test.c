@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 #include <dirent.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -118,7 +119,7 @@ Test(host_probe, each_model_this_host_has_and_what_became_of_it)
 
 		if (result < 0) {
 			cr_assert_eq(result, -ENOTSUP);
-			cr_log_warn("%s", err.text);
+			printf("%s\n", err.text);
 			continue;
 		}
 		cr_assert_eq(hv_cpuid_for_vcpu(&table, 0, 1, &one, &err), 0, "%s", err.text);
@@ -127,12 +128,12 @@ Test(host_probe, each_model_this_host_has_and_what_became_of_it)
 			     err.text);
 		took_ns = base_clock_boot_ns(&base_clock_system) - began_ns;
 		(void)hv_cpu_compare_honoured(&one, &facts.seen, &report);
-		cr_log_warn("%s: probe took %.1f ms; TSC offset %s, write %s, %lu kHz; %u not "
-			    "honoured: %s",
-			    name, (double)took_ns / 1e6,
-			    facts.tsc_offset_honoured ? "honoured" : "ignored",
-			    facts.tsc_write_honoured ? "honoured" : "ignored",
-			    (unsigned long)facts.tsc_khz, report.count,
-			    hv_cpu_report_text(&report, text, sizeof(text)));
+		printf("%s: probe took %.1f ms; TSC offset %s, write %s, %lu kHz; %u not honoured: "
+		       "%s\n",
+		       name, (double)took_ns / 1e6,
+		       facts.tsc_offset_honoured ? "honoured" : "ignored",
+		       facts.tsc_write_honoured ? "honoured" : "ignored",
+		       (unsigned long)facts.tsc_khz, report.count,
+		       hv_cpu_report_text(&report, text, sizeof(text)));
 	}
 }
