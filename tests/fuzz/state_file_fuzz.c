@@ -5,6 +5,9 @@
  *
  * Checksums would keep random changes out, so each input is also tried with all its
  * checksums made right: then the checks behind them are what is tested.
+ *
+ * Reached through the reader: hv_state_file_header_decode(), hv_state_section_decode(),
+ * hv_ram_table_decode().
  */
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The section "vcpu": accepted bytes are the canonical encoding of what they say.
+ * The section "vcpu", with hv_xsave_decode() in it: accepted bytes are the canonical
+ * encoding of what they say.
  */
 #include <stdlib.h>
 #include <string.h>

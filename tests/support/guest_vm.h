@@ -25,7 +25,7 @@ struct guest_vm_opts {
 	enum hv_cpu_model cpu;          /* 0: host */
 	const char *restore;            /* a saved state instead of a boot */
 	bool may_not_fit; /* a restore that this host cannot take is a skip, not a failure */
-	bool paused;                    /* do not start it */
+	bool paused;      /* do not start it */
 };
 
 /* NULL and a reason on stdout ("SKIP ...") when this machine has no KVM; aborts on other failures.

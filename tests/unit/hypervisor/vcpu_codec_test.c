@@ -84,9 +84,10 @@ static int decode(const uint8_t *bytes, size_t size_bytes, uint32_t version, str
 {
 	BASE_FREE struct hv_vcpu_state *state = malloc(sizeof(*state));
 	BASE_FREE uint8_t *exact = malloc(size_bytes + 1); /* so that ASan sees the end */
-	struct base_reader in = base_reader_over(exact, size_bytes);
+	struct base_reader in;
 
 	memcpy(exact, bytes, size_bytes);
+	in = base_reader_over(exact, size_bytes);
 	return hv_vcpu_state_decode(&in, version, state, err);
 }
 
