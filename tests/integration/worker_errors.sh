@@ -9,7 +9,7 @@
 # shellcheck disable=SC2317,SC2012,SC2094 # the trap calls cleanup; names are our own; read only
 set -u
 
-VM=${1:?usage: worker_errors.sh GODWIT_VM}
+VM=${1:-${GODWIT_VM:?usage: worker_errors.sh GODWIT_VM}}
 # A leak check makes a process to trace this one, which the lock-down forbids.
 export ASAN_OPTIONS=${ASAN_OPTIONS:+$ASAN_OPTIONS:}detect_leaks=0
 LIMIT_S=60 # a stuck worker, not a slow one
