@@ -76,7 +76,47 @@ static void on_vcpu_event(void *context, uint32_t vcpu, enum hv_vcpu_event event
 	machine->ops->event(machine->context, HV_EVENT_CRASHED, text);
 }
 
-static const struct hv_partition_ops partition_ops = { .vcpu_event = on_vcpu_event };
+static bool on_may_run(void *context)
+{
+	return hv_machine_may_act(context);
+}
+
+static const struct hv_partition_ops partition_ops = { .vcpu_event = on_vcpu_event,
+						       .may_run = on_may_run };
+
+bool hv_machine_may_act(const struct hv_machine *machine)
+{
+	return machine->ops->may_act == NULL || machine->ops->may_act(machine->context);
+}
+
+int hv_machine_judge_cpu(struct hv_machine *machine, const struct hv_cpuid_table *table,
+			 struct base_error *err)
+{
+	struct hv_cpu_report report;
+
+	(void)hv_cpu_compare_honoured(table, &machine->host.seen, &report);
+	machine->cpu_honoured = report.count == 0;
+	(void)hv_cpu_report_text(&report, machine->cpu_text, sizeof(machine->cpu_text));
+	if (machine->config.cpu_strict && !machine->cpu_honoured)
+		return base_fail(err, -ENOTSUP, "cpu '%s' is not honoured by this host's KVM: %s",
+				 hv_cpu_model_name(machine->config.cpu), machine->cpu_text);
+	return 0;
+}
+
+/* Run the probe guest with the VM's table: what it sees, and what the host does to its TSC. */
+static int probe_host(struct hv_machine *machine, struct base_error *err)
+{
+	struct hv_cpuid_table alone; /* as the probe's one processor gets it */
+	int r = hv_cpuid_for_vcpu(&machine->cpuid, 0, 1, &alone, err);
+
+	if (r >= 0)
+		r = hv_host_probe(machine->fds.kvm_fd, &alone, &machine->host, err);
+	if (r < 0)
+		return r;
+	machine->tsc_is_ours =
+		machine->host.tsc_offset_honoured || machine->host.tsc_write_honoured;
+	return hv_machine_judge_cpu(machine, &alone, err);
+}
 
 /* The CPUID table the VM gets, and what the guest will really see of it. */
 static int choose_cpu(struct hv_machine *machine, struct base_error *err)
@@ -89,31 +129,18 @@ static int choose_cpu(struct hv_machine *machine, struct base_error *err)
 		.hypervisor_present = true,
 		.address_bits = hv_cpu_address_bits(memory_end),
 	};
-	struct hv_cpuid_table alone; /* as the probe's one processor gets it */
-	struct hv_cpu_report report;
 	int r = hv_kvm_cpuid_supported(machine->fds.kvm_fd, &machine->supported, err);
 
 	if (r < 0)
 		return r;
 	r = hv_cpu_model_apply(machine->config.cpu, &options, &machine->supported, &machine->cpuid,
 			       err);
-	if (r >= 0)
-		r = hv_cpuid_for_vcpu(&machine->cpuid, 0, 1, &alone, err);
-	if (r >= 0)
-		r = hv_host_probe(machine->fds.kvm_fd, &alone, &machine->host, err);
-	if (r < 0)
-		return r;
-	(void)hv_cpu_compare_honoured(&alone, &machine->host.seen, &report);
-	machine->cpu_honoured = report.count == 0;
-	(void)hv_cpu_report_text(&report, machine->cpu_text, sizeof(machine->cpu_text));
-	if (machine->config.cpu_strict && !machine->cpu_honoured)
-		return base_fail(err, -ENOTSUP, "cpu '%s' is not honoured by this host's KVM: %s",
-				 hv_cpu_model_name(machine->config.cpu), machine->cpu_text);
-	return 0;
+	return r < 0 ? r : probe_host(machine, err);
 }
 
 static int keep_power_on_state(struct hv_machine *machine, struct base_error *err)
 {
+	machine->guest_tsc_khz = hv_vcpu_tsc_khz(hv_partition_vcpu_fd(machine->partition, 0));
 	machine->power_on = calloc(machine->config.vcpu_count, sizeof(*machine->power_on));
 	if (machine->power_on == NULL)
 		return base_fail(err, -ENOMEM, "state of %" PRIu32 " vCPUs",
@@ -245,9 +272,10 @@ void hv_machine_free(struct hv_machine *machine)
 
 int hv_machine_hold(struct hv_machine *machine, enum hv_hold hold, struct base_error *err)
 {
+	/* Also after STOPPED, which is only requested: others may still be in the guest. */
+	atomic_store(&machine->pause_ns, hv_partition_hold(machine->partition, (uint32_t)hold));
 	if ((hv_partition_holds(machine->partition) & HV_HOLD_STOPPED) != 0)
 		return base_fail(err, -EPROTO, "the VM has stopped");
-	atomic_store(&machine->pause_ns, hv_partition_hold(machine->partition, (uint32_t)hold));
 	return 0;
 }
 
@@ -322,8 +350,8 @@ void hv_machine_status(struct hv_machine *machine, struct hv_machine_status *ret
 		.backing = hv_memory_backing(machine->memory),
 		.cpu = machine->config.cpu,
 		.cpu_honoured = machine->cpu_honoured,
-		.tsc_offset_honoured = machine->host.tsc_offset_honoured,
-		.tsc_khz = machine->host.tsc_khz,
+		.tsc_offset_honoured = machine->tsc_is_ours,
+		.tsc_khz = machine->guest_tsc_khz,
 		.exit_count = hv_partition_exit_count(machine->partition),
 		.reset_count = atomic_load(&machine->reset_count),
 		.pause_ns = atomic_load(&machine->pause_ns),

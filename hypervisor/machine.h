@@ -30,7 +30,7 @@ enum hv_hold {
 	HV_HOLD_SAVE = 1 << 1,    /* a save is being written */
 	HV_HOLD_LEASH = 1 << 2,   /* soft deadline passed */
 	HV_HOLD_RESET = 1 << 3,   /* guest asked for a reset, not carried out yet */
-	HV_HOLD_STOPPED = 1 << 4, /* powered off or crashed: never released */
+	HV_HOLD_STOPPED = 1 << 4, /* powered off, crashed, or saved and left: never released */
 };
 
 enum hv_machine_event {
@@ -65,6 +65,11 @@ struct hv_machine_ops {
 	void (*event)(void *context, enum hv_machine_event event, const char *text);
 	void (*console_out)(void *context, const uint8_t *bytes, size_t size_bytes);
 	void (*console_room)(void *context); /* the guest's receiver has room again */
+	/*
+	 * The leash's gate, asked before each entry into the guest and before each write of a
+	 * saved state: false means not now.  No system call, no lock; NULL means always.
+	 */
+	bool (*may_act)(void *context);
 };
 
 /**
@@ -89,7 +94,7 @@ BASE_MUST_CHECK int hv_machine_boot(struct hv_machine *machine, struct base_erro
  * hv_machine_restore - load a saved VM.  Blocks for the whole file.
  * @fd: borrowed.  @force_tsc: accept a TSC that would step back.
  * -EBADMSG the file; -ENOTSUP newer version, or this host cannot run it (feature by
- * feature); -EINVAL its memory or vCPU count differ from the configuration;
+ * feature); -EINVAL its memory, vCPUs or processor model differ from the configuration;
  * -ERANGE the TSC would step back and KVM here ignores offsets.
  */
 BASE_MUST_CHECK int hv_machine_restore(struct hv_machine *machine, int fd, bool force_tsc,
@@ -97,9 +102,13 @@ BASE_MUST_CHECK int hv_machine_restore(struct hv_machine *machine, int fd, bool 
 
 /**
  * hv_machine_save - pause, write the state durably under @name in @directory_fd.
- * Blocks until the file is durable (rename and directory synced) or has failed; on
- * failure there is no file and the VM goes on as before.  On 0 the VM stays paused by
- * HV_HOLD_USER unless @go_on.
+ * Blocks until the file is durable (rename and directory synced) or has failed.
+ * @go_on: run on after it.  Otherwise the VM belongs to the file from then on and is
+ *         stopped here for good: it must not run twice.
+ * 0; -ETIMEDOUT: the file is in place but perhaps not durable, the outcome is UNKNOWN,
+ * the VM stays held by HV_HOLD_USER; -EAGAIN: the leash's gate is shut, or a reset is
+ * under way; -EPROTO: no guest, or stopped.  After any other failure there is no file
+ * and the VM goes on as before.
  */
 struct hv_save_report {
 	struct hv_ram_report ram;
@@ -110,15 +119,23 @@ BASE_MUST_CHECK int hv_machine_save(struct hv_machine *machine, int directory_fd
 				    bool go_on, struct hv_save_report *ret_report,
 				    struct base_error *err);
 
-/* Set a hold and wait until every vCPU is parked; clear one.  -EPROTO after STOPPED. */
+/* Set a hold and wait until every vCPU is parked, also when the VM has stopped (-EPROTO then);
+ * clear one.  -EPROTO after STOPPED. */
 BASE_MUST_CHECK int hv_machine_hold(struct hv_machine *machine, enum hv_hold hold,
 				    struct base_error *err);
 BASE_MUST_CHECK int hv_machine_release(struct hv_machine *machine, enum hv_hold hold,
 				       struct base_error *err);
 
-/* Restart in place: devices and vCPUs to power-on, kernel loaded anew; clears HV_HOLD_RESET.
- * -EPROTO no kernel configured. */
-BASE_MUST_CHECK int hv_machine_reset(struct hv_machine *machine, struct base_error *err);
+/**
+ * hv_machine_reset - restart in place: devices and vCPUs to power-on, kernel loaded anew;
+ * clears HV_HOLD_RESET.
+ * @by_guest: carry out HV_EVENT_RESET_REQUEST.  When two vCPUs asked, the second finds it
+ *            done: 0, nothing happens.
+ * -EPROTO stopped, or no kernel configured.  Other failures leave half a machine, held for
+ * ever: end it.
+ */
+BASE_MUST_CHECK int hv_machine_reset(struct hv_machine *machine, bool by_guest,
+				     struct base_error *err);
 /* Waits for a save or reset that is under way. */
 void hv_machine_power_button(struct hv_machine *machine);
 /* Bytes typed; the count taken, 0 during a save or reset.  console_room tells when to try again. */

@@ -131,10 +131,13 @@ static int power_on(struct hv_machine *machine, struct base_error *err)
 	return hv_machine_load_kernel(machine, err);
 }
 
-static int reset_locked(struct hv_machine *machine, struct base_error *err)
+static int reset_locked(struct hv_machine *machine, bool by_guest, struct base_error *err)
 {
 	BASE_LOCKED(&machine->change_lock);
 	int r;
+
+	if (by_guest && (hv_partition_holds(machine->partition) & HV_HOLD_RESET) == 0)
+		return 0; /* another vCPU asked, too, and that was carried out */
 
 	if ((hv_partition_holds(machine->partition) & HV_HOLD_STOPPED) != 0)
 		return base_fail(err, -EPROTO, "the VM has stopped");
@@ -150,9 +153,9 @@ static int reset_locked(struct hv_machine *machine, struct base_error *err)
 	return 0;
 }
 
-int hv_machine_reset(struct hv_machine *machine, struct base_error *err)
+int hv_machine_reset(struct hv_machine *machine, bool by_guest, struct base_error *err)
 {
-	int r = reset_locked(machine, err);
+	int r = reset_locked(machine, by_guest, err);
 
 	machine->ops->console_room(machine->context); /* what was typed meanwhile was refused */
 	return r;

@@ -37,6 +37,8 @@ struct hv_machine {
 	struct hv_cpuid_table supported; /* what this host's KVM can give */
 	struct hv_cpuid_table cpuid;     /* the VM's, before specialisation for a vCPU */
 	uint8_t boot_id[16];             /* of the host's boot */
+	bool tsc_is_ours;                /* the guest's TSC goes where we put it */
+	uint64_t guest_tsc_khz;          /* 0: unknown */
 	bool cpu_honoured;
 	char cpu_text[256];
 	bool has_guest; /* booted or restored */
@@ -46,6 +48,14 @@ struct hv_machine {
 	_Atomic uint64_t reset_count;
 	_Atomic uint64_t pause_ns;
 };
+
+/* machine.c: compare @table (one processor's) with what the probe guest saw; -ENOTSUP with
+ * cpu_strict and a difference. */
+BASE_MUST_CHECK int hv_machine_judge_cpu(struct hv_machine *machine,
+					 const struct hv_cpuid_table *table,
+					 struct base_error *err);
+/* machine.c: the leash's gate. */
+bool hv_machine_may_act(const struct hv_machine *machine);
 
 /* machine_boot.c: put the kernel into memory and vCPU 0 at its entry; vCPUs parked, change_lock
  * held. */

@@ -47,15 +47,18 @@ int hv_machine_section_decode(struct base_reader *in, uint32_t version,
 	if (section.memory_bytes < HV_MEMORY_BYTES_MIN ||
 	    section.memory_bytes > HV_MEMORY_BYTES_MAX ||
 	    section.memory_bytes % HV_HUGE_PAGE_BYTES != 0)
-		return base_fail(err, -EBADMSG, "memory of %" PRIu64 " bytes",
+		return base_fail(err, -EBADMSG,
+				 "memory of %" PRIu64
+				 " bytes: expected 64 MiB to 64 TiB in steps of 2 MiB",
 				 section.memory_bytes);
 	if (section.vcpu_count < 1 || section.vcpu_count > HV_VCPUS_MAX)
 		return base_fail(err, -EBADMSG, "%" PRIu32 " vCPUs: expected 1 to %u",
 				 section.vcpu_count, HV_VCPUS_MAX);
 	if (section.cpu_model <= HV_CPU_MODEL_INVALID || section.cpu_model >= HV_CPU_MODELS)
-		return base_fail(err, -EBADMSG, "cpu model %" PRIu32 " unknown", section.cpu_model);
+		return base_fail(err, -EBADMSG, "cpu model %" PRIu32 ": expected 1 to %d",
+				 section.cpu_model, HV_CPU_MODELS - 1);
 	if ((flags & ~FLAG_TEST_PAGE) != 0)
-		return base_fail(err, -EBADMSG, "flags 0x%" PRIx32, flags);
+		return base_fail(err, -EBADMSG, "flags 0x%" PRIx32 ": expected 0 or 1", flags);
 	section.has_test_page = (flags & FLAG_TEST_PAGE) != 0;
 	*ret_section = section;
 	return 0;
@@ -96,11 +99,16 @@ int hv_time_section_decode(struct base_reader *in, uint32_t version,
 		section.tsc[i] = base_read_le64(in);
 	if (in->failed)
 		return base_fail(err, -EBADMSG, "truncated");
-	/* Times a clock cannot reach in five hundred years are damage, and sums of them would wrap.
+	/* Times a clock cannot reach in two hundred years are damage, and sums of them would wrap.
 	 */
-	if ((section.host_real_ns | section.host_boot_ns | section.guest_ns) >> 63 != 0 ||
-	    section.tsc_khz >> 32 != 0)
-		return base_fail(err, -EBADMSG, "a time out of range");
+	if ((section.host_real_ns | section.host_boot_ns | section.guest_ns) >> 63 != 0)
+		return base_fail(err, -EBADMSG,
+				 "times of %" PRIu64 ", %" PRIu64 " and %" PRIu64
+				 " ns: expected less than 2^63",
+				 section.host_real_ns, section.host_boot_ns, section.guest_ns);
+	if (section.tsc_khz >> 32 != 0)
+		return base_fail(err, -EBADMSG, "TSC of %" PRIu64 " kHz: expected less than 2^32",
+				 section.tsc_khz);
 	*ret_section = section;
 	return 0;
 }

@@ -24,7 +24,8 @@
 
 struct hv_memory {
 	uint64_t size_bytes;
-	enum hv_memory_backing backing;
+	enum hv_memory_backing wanted;
+	enum hv_memory_backing backing; /* what it became */
 	int fd;
 	uint8_t *base;
 };
@@ -48,11 +49,10 @@ enum hv_memory_backing hv_memory_backing_parse(const char *name)
 	return HV_MEMORY_INVALID;
 }
 
-/* "MemTotal", "MemAvailable", "HugePages_Free": the value as /proc/meminfo prints it, 0 if absent.
- */
-static uint64_t meminfo(const char *field)
+/* The number behind "@field:" in a file of /proc; 0 if absent. */
+static uint64_t number_in(const char *path, const char *field)
 {
-	BASE_FCLOSE FILE *file = fopen("/proc/meminfo", "re");
+	BASE_FCLOSE FILE *file = fopen(path, "re");
 	size_t length = strlen(field);
 	char line[128];
 
@@ -60,6 +60,37 @@ static uint64_t meminfo(const char *field)
 		if (strncmp(line, field, length) == 0 && line[length] == ':')
 			return strtoull(line + length + 1, NULL, 10);
 	return 0;
+}
+
+static uint64_t meminfo(const char *field)
+{
+	return number_in("/proc/meminfo", field);
+}
+
+/* A number of the host's pool of 2 MiB pages, which need not be its default size. */
+static uint64_t pool_number(const char *name)
+{
+	BASE_FCLOSE FILE *file = NULL;
+	char path[128];
+	char line[32];
+
+	(void)snprintf(path, sizeof(path), "/sys/kernel/mm/hugepages/hugepages-2048kB/%s", name);
+	file = fopen(path, "re");
+	if (file == NULL || fgets(line, sizeof(line), file) == NULL)
+		return 0;
+	return strtoull(line, NULL, 10);
+}
+
+/* Pages that can be had: free and not promised, and what may be added on demand. */
+static uint64_t pool_pages(void)
+{
+	uint64_t free_pages = pool_number("free_hugepages");
+	uint64_t promised = pool_number("resv_hugepages");
+	uint64_t more = pool_number("nr_overcommit_hugepages");
+	uint64_t added = pool_number("surplus_hugepages");
+
+	return (free_pages > promised ? free_pages - promised : 0) +
+	       (more > added ? more - added : 0);
 }
 
 int hv_memory_check_size(uint64_t size_bytes, struct base_error *err)
@@ -114,11 +145,9 @@ static int open_huge_tmpfs(uint64_t size_bytes, struct base_error *err)
 static int open_hugetlb(uint64_t size_bytes, struct base_error *err)
 {
 	uint64_t need = size_bytes / HV_HUGE_PAGE_BYTES;
-	uint64_t have = meminfo("HugePages_Free");
-	uint64_t reserved = meminfo("HugePages_Rsvd");
+	uint64_t have = pool_pages();
 	int fd;
 
-	have = have > reserved ? have - reserved : 0;
 	if (have < need)
 		return base_fail(err, -ENOMEM,
 				 "guest memory: hugetlb needs %" PRIu64
@@ -214,6 +243,7 @@ int hv_memory_new(uint64_t size_bytes, enum hv_memory_backing backing,
 	if (memory == NULL)
 		return base_fail(err, -ENOMEM, "guest memory");
 	memory->size_bytes = size_bytes;
+	memory->wanted = backing;
 	memory->fd = open_backing(memory, backing, err);
 	if (memory->fd < 0)
 		return memory->fd;
@@ -252,6 +282,39 @@ static int populate_step(void *context, uint64_t index, struct base_error *err)
 	return 0;
 }
 
+/* Bytes of the mapping that are mapped by huge pages: a tmpfs may give small ones silently. */
+static uint64_t huge_bytes(const struct hv_memory *memory)
+{
+	BASE_FCLOSE FILE *file = fopen("/proc/self/smaps", "re");
+	char start[32];
+	char line[256];
+	bool is_ours = false;
+
+	(void)snprintf(start, sizeof(start), "%" PRIxPTR "-", (uintptr_t)memory->base);
+	while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+		if (strncmp(line, start, strlen(start)) == 0)
+			is_ours = true;
+		if (is_ours && strncmp(line, "ShmemPmdMapped:", 15) == 0)
+			return strtoull(line + 15, NULL, 10) * 1024;
+	}
+	return 0;
+}
+
+/* What it became: mostly huge, or not. */
+static int check_huge(struct hv_memory *memory, struct base_error *err)
+{
+	uint64_t have = huge_bytes(memory);
+
+	if (memory->backing != HV_MEMORY_HUGE || have >= memory->size_bytes / 10 * 9)
+		return 0;
+	if (memory->wanted == HV_MEMORY_HUGE)
+		return base_fail(
+			err, -ENOMEM, "guest memory: needs %llu huge pages, the host gave %llu",
+			memory->size_bytes / HV_HUGE_PAGE_BYTES, have / HV_HUGE_PAGE_BYTES);
+	memory->backing = HV_MEMORY_SMALL;
+	return 0;
+}
+
 int hv_memory_populate(struct hv_memory *memory, struct base_error *err)
 {
 	uint64_t steps = (memory->size_bytes + POPULATE_STEP_BYTES - 1) / POPULATE_STEP_BYTES;
@@ -266,7 +329,7 @@ int hv_memory_populate(struct hv_memory *memory, struct base_error *err)
 		return r;
 	r = base_pool_each(pool, steps, populate_step, memory, err);
 	base_pool_free(pool);
-	return r;
+	return r < 0 ? r : check_huge(memory, err);
 }
 
 uint64_t hv_memory_size(const struct hv_memory *memory)
@@ -294,21 +357,22 @@ uint8_t *hv_memory_base(const struct hv_memory *memory)
 	return memory->base;
 }
 
-uint32_t hv_memory_ranges(const struct hv_memory *memory, struct hv_ram_range ret_ranges[2])
+uint32_t hv_memory_layout(uint64_t size_bytes, struct hv_ram_range ret_ranges[2])
 {
-	uint64_t low = memory->size_bytes;
-
-	if (low <= HV_GPA_HOLE_START) {
-		ret_ranges[0] =
-			(struct hv_ram_range){ .gpa = 0, .size_bytes = low, .ram_offset = 0 };
+	if (size_bytes <= HV_GPA_HOLE_START) {
+		ret_ranges[0] = (struct hv_ram_range){ .size_bytes = size_bytes };
 		return 1;
 	}
-	low = HV_GPA_HOLE_START;
-	ret_ranges[0] = (struct hv_ram_range){ .gpa = 0, .size_bytes = low, .ram_offset = 0 };
+	ret_ranges[0] = (struct hv_ram_range){ .size_bytes = HV_GPA_HOLE_START };
 	ret_ranges[1] = (struct hv_ram_range){ .gpa = HV_GPA_HOLE_END,
-					       .size_bytes = memory->size_bytes - low,
-					       .ram_offset = low };
+					       .size_bytes = size_bytes - HV_GPA_HOLE_START,
+					       .ram_offset = HV_GPA_HOLE_START };
 	return 2;
+}
+
+uint32_t hv_memory_ranges(const struct hv_memory *memory, struct hv_ram_range ret_ranges[2])
+{
+	return hv_memory_layout(memory->size_bytes, ret_ranges);
 }
 
 int hv_memory_translate(const struct hv_memory *memory, uint64_t gpa, uint64_t size_bytes,

@@ -71,7 +71,8 @@ struct hv_ram_range {
 	uint64_t size_bytes;
 	uint64_t ram_offset;
 };
-/* One or two ranges, ascending; the count. */
+/* Pure: where RAM of @size_bytes lies.  One or two ranges, ascending; the count. */
+uint32_t hv_memory_layout(uint64_t size_bytes, struct hv_ram_range ret_ranges[2]);
 uint32_t hv_memory_ranges(const struct hv_memory *memory, struct hv_ram_range ret_ranges[2]);
 
 /* RAM offset of [gpa, gpa + size): -EFAULT when any byte of it is not RAM. */

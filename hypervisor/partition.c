@@ -139,6 +139,15 @@ bool hv_vcpu_park(struct hv_vcpu *vcpu)
 	return !partition->ending;
 }
 
+void hv_vcpu_set_entry(struct hv_vcpu *vcpu, bool may_enter)
+{
+	struct hv_partition *partition = vcpu->partition;
+	BASE_LOCKED(&partition->park_lock);
+	bool is_held = atomic_load(&partition->holds) != 0;
+
+	__atomic_store_n(&vcpu->run->immediate_exit, !may_enter || is_held, __ATOMIC_SEQ_CST);
+}
+
 uint64_t hv_partition_hold(struct hv_partition *partition, uint32_t holds)
 {
 	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);

@@ -33,6 +33,8 @@ enum hv_vcpu_event {
 };
 
 struct hv_partition_ops {
+	/* Before each entry into the guest, on the vCPU's thread: false, not now.  NULL: always. */
+	bool (*may_run)(void *context);
 	/* On the vCPU's thread; it parks afterwards only if the handler requests a hold. */
 	void (*vcpu_event)(void *context, uint32_t vcpu, enum hv_vcpu_event event,
 			   const char *text);

@@ -52,5 +52,7 @@ struct hv_partition {
 void *hv_vcpu_main(void *vcpu);
 /* partition.c: park until released; false: end the thread. */
 bool hv_vcpu_park(struct hv_vcpu *vcpu);
+/* partition.c: let the next KVM_RUN enter the guest, or only complete the last exit. */
+void hv_vcpu_set_entry(struct hv_vcpu *vcpu, bool may_enter);
 
 #endif

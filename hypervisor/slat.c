@@ -19,14 +19,12 @@
 #include "base/clock.h"
 #include "hypervisor/memory_priv.h"
 
-#define SLOTS_MAX 2u
-
 struct hv_slat {
 	struct hv_memory *memory; /* borrowed */
 	uint8_t *base;
 	int vm_fd; /* borrowed, -1: none */
 	uint32_t slot_count;
-	struct hv_ram_range slots[SLOTS_MAX];
+	struct hv_ram_range slots[HV_SLOTS_MAX];
 	uint64_t page_count;
 	size_t word_count;
 	_Atomic uint64_t *marks; /* own writes */
@@ -37,6 +35,27 @@ struct hv_slat {
 };
 
 BASE_DEFINE_FREEP(struct hv_slat, hv_slat_free);
+
+uint32_t hv_slat_cut(uint64_t size_bytes, struct hv_ram_range ret_slots[HV_SLOTS_MAX])
+{
+	struct hv_ram_range ranges[2];
+	uint32_t range_count = hv_memory_layout(size_bytes, ranges);
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < range_count; i++) {
+		for (uint64_t at = 0; at < ranges[i].size_bytes; at += HV_SLOT_BYTES_MAX) {
+			uint64_t left = ranges[i].size_bytes - at;
+
+			base_assert(count < HV_SLOTS_MAX);
+			ret_slots[count++] = (struct hv_ram_range){
+				.gpa = ranges[i].gpa + at,
+				.size_bytes = left < HV_SLOT_BYTES_MAX ? left : HV_SLOT_BYTES_MAX,
+				.ram_offset = ranges[i].ram_offset + at,
+			};
+		}
+	}
+	return count;
+}
 
 static int set_slots(struct hv_slat *slat, uint32_t flags, struct base_error *err)
 {
@@ -84,7 +103,7 @@ int hv_slat_new(struct hv_memory *memory, int vm_fd, struct hv_slat **ret_slat,
 	(void)pthread_mutex_init(&slat->lock, NULL);
 	slat->memory = memory;
 	slat->base = hv_memory_base(memory);
-	slat->slot_count = hv_memory_ranges(memory, slat->slots);
+	slat->slot_count = hv_slat_cut(hv_memory_size(memory), slat->slots);
 	slat->page_count = hv_memory_page_count(memory);
 	slat->word_count = (size_t)((slat->page_count + 63) / 64);
 	slat->marks = calloc(slat->word_count, sizeof(*slat->marks));
@@ -177,21 +196,11 @@ static int harvest_slot(struct hv_slat *slat, uint32_t index, uint64_t *into,
 		.num_pages = (uint32_t)(slot->size_bytes >> HV_PAGE_SHIFT),
 		.dirty_bitmap = words,
 	};
-	uint64_t pages = slot->size_bytes >> HV_PAGE_SHIFT;
 
 	if (ioctl(slat->vm_fd, KVM_GET_DIRTY_LOG, &get) < 0)
 		return base_fail_errno(err, -errno, "KVM_GET_DIRTY_LOG of slot %u", index);
-	/* num_pages is 32 bit and, but for the last piece, a multiple of 64. */
-	for (uint64_t first = 0; first < pages; first += 1ULL << 30) {
-		uint64_t count = pages - first < 1ULL << 30 ? pages - first : 1ULL << 30;
-
-		clear.first_page = first;
-		clear.num_pages = (uint32_t)count;
-		clear.dirty_bitmap = words + first / 64;
-		if (ioctl(slat->vm_fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
-			return base_fail_errno(err, -errno, "KVM_CLEAR_DIRTY_LOG of slot %u",
-					       index);
-	}
+	if (ioctl(slat->vm_fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
+		return base_fail_errno(err, -errno, "KVM_CLEAR_DIRTY_LOG of slot %u", index);
 	return 0;
 }
 

@@ -36,6 +36,13 @@
 
 struct hv_slat;
 
+/* KVM takes at most 2^31 - 1 pages in a slot; 2^30 keep bitmaps on whole words. */
+#define HV_SLOT_BYTES_MAX (4ULL << 40)
+#define HV_SLOTS_MAX      (HV_MEMORY_BYTES_MAX / HV_SLOT_BYTES_MAX + 2)
+
+/* Pure: RAM of @size_bytes cut into slots, ascending; the count. */
+uint32_t hv_slat_cut(uint64_t size_bytes, struct hv_ram_range ret_slots[HV_SLOTS_MAX]);
+
 /**
  * hv_slat_new - put @memory into the slots of a KVM VM.
  * @memory: borrowed; outlives the result.

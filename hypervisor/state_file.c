@@ -24,6 +24,8 @@ struct hv_state_writer {
 	_Atomic uint64_t sections; /* given a place so far */
 	_Atomic int failed;        /* errno of the first put that failed, 0 */
 	bool finished;
+	bool (*may_write)(void *context); /* NULL: always */
+	void *may_write_context;
 };
 
 static const uint8_t zeros[HV_STATE_ALIGN_BYTES];
@@ -107,6 +109,9 @@ static int append(struct hv_state_writer *writer, const struct hv_state_section 
 	uint64_t offset = 0;
 	int r = 0;
 
+	if (writer->may_write != NULL && !writer->may_write(writer->may_write_context))
+		return base_fail(err, put_failed(writer, -EAGAIN),
+				 "saved state: the leash is not held");
 	if (atomic_fetch_add(&writer->sections, 1) >= HV_STATE_SECTIONS_MAX)
 		return base_fail(err, put_failed(writer, -EFBIG),
 				 "saved state: more than %llu sections", HV_STATE_SECTIONS_MAX);
@@ -128,6 +133,13 @@ static int append(struct hv_state_writer *writer, const struct hv_state_section 
 				       "saved state: section '%s' %" PRIu32 " at offset %" PRIu64,
 				       section->name, section->instance, offset);
 	return 0;
+}
+
+void hv_state_writer_gate(struct hv_state_writer *writer, bool (*may_write)(void *context),
+			  void *context)
+{
+	writer->may_write = may_write;
+	writer->may_write_context = context;
 }
 
 int hv_state_putv(struct hv_state_writer *writer, const struct hv_state_key *key,

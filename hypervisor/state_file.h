@@ -54,6 +54,10 @@ BASE_MUST_CHECK int hv_state_writer_new(int fd, struct hv_state_writer **ret_wri
 					struct base_error *err);
 void hv_state_writer_free(struct hv_state_writer *writer); /* NULL is fine */
 
+/* Ask @may_write before each section: when it says no, put and finish fail with -EAGAIN. */
+void hv_state_writer_gate(struct hv_state_writer *writer, bool (*may_write)(void *context),
+			  void *context);
+
 /**
  * hv_state_put - append one section.
  * @payload: borrowed during the call; at most HV_STATE_PAYLOAD_BYTES_MAX.

@@ -9,7 +9,10 @@
 #include <sys/ioctl.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "hypervisor/partition_priv.h"
+
+#define STAND_BY_NS BASE_NS_PER_MS /* how late longer terms are seen */
 
 static uint64_t load_le(const uint8_t *from, uint32_t size_bytes)
 {
@@ -146,6 +149,45 @@ static void name_thread(const struct hv_vcpu *vcpu)
 	(void)pthread_setname_np(pthread_self(), name);
 }
 
+static bool may_run(const struct hv_vcpu *vcpu)
+{
+	const struct hv_partition *partition = vcpu->partition;
+
+	return partition->ops->may_run == NULL || partition->ops->may_run(partition->context);
+}
+
+/* One KVM_RUN and what it came back with. */
+static void run_once(struct hv_vcpu *vcpu)
+{
+	int failed = ioctl(vcpu->fd, KVM_RUN, 0) < 0 ? errno : 0;
+
+	atomic_fetch_add_explicit(&vcpu->exit_count, 1, memory_order_relaxed);
+	vcpu->completion_pending = false;
+	/* EAGAIN: a processor that waits for INIT and SIPI was woken for nothing. */
+	if (failed == EINTR || failed == EAGAIN)
+		return;
+	if (failed != 0)
+		report_failure(vcpu, strerror(failed), (uint64_t)failed);
+	else
+		handle_exit(vcpu);
+}
+
+/*
+ * Past the soft deadline nothing of the guest runs, also before the leash's own thread has said
+ * so (both were stopped, and the processor went to us first).  What an exit left open is completed;
+ * then we wait for a hold, or for longer terms.
+ */
+static void stand_by(struct hv_vcpu *vcpu)
+{
+	if (!vcpu->completion_pending) {
+		base_sleep_ns(STAND_BY_NS);
+		return;
+	}
+	hv_vcpu_set_entry(vcpu, false);
+	run_once(vcpu);
+	hv_vcpu_set_entry(vcpu, true);
+}
+
 void *hv_vcpu_main(void *argument)
 {
 	struct hv_vcpu *vcpu = argument;
@@ -153,23 +195,17 @@ void *hv_vcpu_main(void *argument)
 
 	name_thread(vcpu);
 	for (;;) {
-		int failed;
-
 #ifdef GODWIT_MUTANT_EXIT_COMPLETION
 		vcpu->completion_pending = false;
 #endif
-		if (atomic_load(&partition->holds) != 0 && !vcpu->completion_pending &&
-		    !hv_vcpu_park(vcpu))
-			return NULL;
-		failed = ioctl(vcpu->fd, KVM_RUN, 0) < 0 ? errno : 0;
-		atomic_fetch_add_explicit(&vcpu->exit_count, 1, memory_order_relaxed);
-		vcpu->completion_pending = false;
-		/* EAGAIN: a processor that waits for INIT and SIPI was woken for nothing. */
-		if (failed == EINTR || failed == EAGAIN)
+		if (atomic_load(&partition->holds) != 0 && !vcpu->completion_pending) {
+			if (!hv_vcpu_park(vcpu))
+				return NULL;
 			continue;
-		if (failed != 0)
-			report_failure(vcpu, strerror(failed), (uint64_t)failed);
+		}
+		if (may_run(vcpu))
+			run_once(vcpu);
 		else
-			handle_exit(vcpu);
+			stand_by(vcpu);
 	}
 }

@@ -127,7 +127,6 @@ int hv_vcpu_state_get(int kvm_fd, int vcpu_fd, struct hv_vcpu_state *ret_state,
 		      struct base_error *err)
 {
 	struct hv_vcpu_state *s = ret_state;
-	int khz = 0;
 	int r = 0;
 
 	memset(s, 0, sizeof(*s));
@@ -153,8 +152,7 @@ int hv_vcpu_state_get(int kvm_fd, int vcpu_fd, struct hv_vcpu_state *ret_state,
 	if (r < 0)
 		return r;
 
-	khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
-	s->tsc_khz = khz > 0 ? (uint32_t)khz : 0;
+	s->tsc_khz = hv_vcpu_tsc_khz(vcpu_fd);
 	return 0;
 }
 
@@ -210,9 +208,32 @@ int hv_vcpu_state_put(int kvm_fd, int vcpu_fd, const struct hv_vcpu_state *state
 	return r;
 }
 
-int hv_vcpu_tsc_get(int vcpu_fd, uint64_t *ret_tsc, struct base_error *err)
+static bool is_feature_msr(uint32_t index)
 {
-	return hv_msr_get(vcpu_fd, HV_MSR_TSC, ret_tsc, err);
+	switch (index) {
+	case 0xce:       /* platform information */
+	case 0x10a:      /* architectural capabilities */
+	case 0x345:      /* performance capabilities */
+	case 0xc0011029: /* AMD: LFENCE is serialising */
+		return true;
+	default:
+		return false;
+	}
+}
+
+void hv_vcpu_keep_features(const struct hv_vcpu_state *from, struct hv_vcpu_state *to)
+{
+	for (uint32_t i = 0; i < to->msr_count; i++)
+		for (uint32_t k = 0; k < from->msr_count && is_feature_msr(to->msrs[i].index); k++)
+			if (from->msrs[k].index == to->msrs[i].index)
+				to->msrs[i].data = from->msrs[k].data;
+}
+
+uint32_t hv_vcpu_tsc_khz(int vcpu_fd)
+{
+	int khz = ioctl(vcpu_fd, KVM_GET_TSC_KHZ, 0);
+
+	return khz > 0 ? (uint32_t)khz : 0;
 }
 
 static struct kvm_device_attr tsc_offset_attr(uint64_t *offset)
@@ -230,12 +251,36 @@ static bool is_unscaled(int vcpu_fd, uint64_t offset)
 	uint64_t host = 0;
 	uint64_t apart = 0;
 
-	if (hv_vcpu_tsc_get(vcpu_fd, &guest, NULL) < 0)
+	if (hv_msr_get(vcpu_fd, HV_MSR_TSC, &guest, NULL) < 0)
 		return false;
 	host = base_tsc_read();
 	guest -= offset;
 	apart = host > guest ? host - guest : guest - host;
 	return apart <= host / 1000000 * TSC_TOLERANCE_PPM + TSC_SLACK;
+}
+
+int hv_vcpu_tsc_at(int vcpu_fd, uint64_t host_tsc, uint64_t *ret_tsc, bool *ret_is_exact,
+		   struct base_error *err)
+{
+	uint64_t offset = 0;
+	struct kvm_device_attr attr = tsc_offset_attr(&offset);
+	uint64_t before;
+	uint64_t guest;
+	int r;
+
+	if (ioctl(vcpu_fd, KVM_GET_DEVICE_ATTR, &attr) == 0 && is_unscaled(vcpu_fd, offset)) {
+		*ret_tsc = host_tsc + offset;
+		*ret_is_exact = true;
+		return 0;
+	}
+	/* The host's ticks since @host_tsc are few, so their rate does not matter. */
+	before = base_tsc_read();
+	r = hv_msr_get(vcpu_fd, HV_MSR_TSC, &guest, err);
+	if (r < 0)
+		return r;
+	*ret_tsc = guest - ((before - host_tsc) + (base_tsc_read() - before) / 2);
+	*ret_is_exact = false;
+	return 0;
 }
 
 int hv_vcpu_tsc_put(int vcpu_fd, uint64_t tsc, uint64_t host_tsc, struct base_error *err)

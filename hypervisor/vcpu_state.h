@@ -61,8 +61,22 @@ BASE_MUST_CHECK int hv_vcpu_state_get(int kvm_fd, int vcpu_fd, struct hv_vcpu_st
  */
 BASE_MUST_CHECK int hv_vcpu_state_put(int kvm_fd, int vcpu_fd, const struct hv_vcpu_state *state,
 				      struct base_error *err);
-/* The guest's TSC now, as KVM says (MSR 0x10). */
-BASE_MUST_CHECK int hv_vcpu_tsc_get(int vcpu_fd, uint64_t *ret_tsc, struct base_error *err);
+/*
+ * Take over, into a state that is to be put later (power-on), those MSRs that KVM lets be set only
+ * before the vCPU first ran: it would refuse other values then.  Pure.
+ */
+void hv_vcpu_keep_features(const struct hv_vcpu_state *from, struct hv_vcpu_state *to);
+
+/* The rate of the vCPU's TSC in kHz; 0 when KVM does not say. */
+uint32_t hv_vcpu_tsc_khz(int vcpu_fd);
+/**
+ * hv_vcpu_tsc_at - what the guest's TSC reads at the instant at which the host's reads @host_tsc.
+ * From the offset where the rates are one, so that vCPUs asked one after the other answer for one
+ * instant.  @ret_is_exact: false when the rate is scaled and the answer was measured (off
+ * by the time of an ioctl): then vCPUs that are near each other mean the same.
+ */
+BASE_MUST_CHECK int hv_vcpu_tsc_at(int vcpu_fd, uint64_t host_tsc, uint64_t *ret_tsc,
+				   bool *ret_is_exact, struct base_error *err);
 /* Set the offset so that the guest reads @tsc at host TSC @host_tsc.  KVM_VCPU_TSC_OFFSET where
  * the guest's TSC runs at the host's rate, else (or without it) MSR 0x10. */
 BASE_MUST_CHECK int hv_vcpu_tsc_put(int vcpu_fd, uint64_t tsc, uint64_t host_tsc,

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,7 @@ struct guest_vm {
 	enum hv_machine_event event;
 	char event_text[256];
 	uint64_t command_count;
+	atomic_bool is_shut;
 };
 
 static _Noreturn void give_up(struct guest_vm *vm, const char *what)
@@ -64,10 +66,23 @@ static void on_room(void *context)
 	(void)context;
 }
 
+static bool on_may_act(void *context)
+{
+	struct guest_vm *vm = context;
+
+	return !atomic_load(&vm->is_shut);
+}
+
+void guest_vm_set_gate(struct guest_vm *vm, bool is_open)
+{
+	atomic_store(&vm->is_shut, !is_open);
+}
+
 static const struct hv_machine_ops machine_ops = {
 	.event = on_event,
 	.console_out = on_console,
 	.console_room = on_room,
+	.may_act = on_may_act,
 };
 
 /* False: this host cannot take the saved state, and the test can live with that. */

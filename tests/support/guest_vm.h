@@ -60,6 +60,8 @@ void guest_vm_resume(struct guest_vm *vm);
 /* Wait for an event; other events are an error. */
 void guest_vm_wait_event(struct guest_vm *vm, enum hv_machine_event event);
 struct hv_machine *guest_vm_machine(struct guest_vm *vm);
+/* Shut and open the leash's gate (machine.h, may_act). */
+void guest_vm_set_gate(struct guest_vm *vm, bool is_open);
 /* CRC of all of RAM; the VM is paused. */
 uint32_t guest_vm_ram_crc(struct guest_vm *vm);
 

@@ -47,6 +47,7 @@ struct ring3_vm {
 	uint8_t *base;
 	uint32_t vcpu_count;
 	enum ring3_tracking tracking;
+	uint32_t ring_entries;
 	struct ring3_vcpu vcpus[RING3_VCPUS_MAX];
 	atomic_bool stop;
 	pthread_mutex_t collect_lock;
@@ -151,7 +152,7 @@ static int add_vcpu(struct ring3_vm *vm, const struct ring3_opts *opts, uint32_t
 		return base_fail_errno(err, -errno, "map of vcpu %" PRIu32, index);
 	vcpu->run = map;
 	if (vm->tracking == RING3_RING) {
-		map = mmap(NULL, RING3_RING_ENTRIES * sizeof(*vcpu->ring), PROT_READ | PROT_WRITE,
+		map = mmap(NULL, vm->ring_entries * sizeof(*vcpu->ring), PROT_READ | PROT_WRITE,
 			   MAP_SHARED, vcpu->fd, KVM_DIRTY_LOG_PAGE_OFFSET * 4096);
 		if (map == MAP_FAILED)
 			return base_fail_errno(err, -errno, "ring of vcpu %" PRIu32, index);
@@ -170,7 +171,7 @@ static int choose_tracking(const struct ring3_vm *vm, struct base_error *err)
 		cap.cap = KVM_CAP_DIRTY_LOG_RING_ACQ_REL;
 		if (ioctl(vm->fd, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING_ACQ_REL) <= 0)
 			cap.cap = KVM_CAP_DIRTY_LOG_RING;
-		cap.args[0] = RING3_RING_ENTRIES * sizeof(struct kvm_dirty_gfn);
+		cap.args[0] = vm->ring_entries * sizeof(struct kvm_dirty_gfn);
 	}
 	if (ioctl(vm->fd, KVM_CHECK_EXTENSION, (unsigned long)cap.cap) <= 0)
 		return base_fail(err, -ENOTSUP, "KVM lacks capability %" PRIu32, cap.cap);
@@ -218,6 +219,7 @@ int ring3_vm_new(const struct ring3_opts *opts, struct ring3_vm **ret_vm, struct
 	vm->base = hv_memory_base(opts->memory);
 	vm->vcpu_count = opts->vcpu_count;
 	vm->tracking = opts->tracking;
+	vm->ring_entries = opts->ring_entries;
 	vm->fd = ioctl(opts->kvm_fd, KVM_CREATE_VM, 0);
 	if (vm->fd < 0)
 		return base_fail_errno(err, -errno, "KVM_CREATE_VM");
@@ -243,7 +245,7 @@ void ring3_vm_free(struct ring3_vm *vm)
 		struct ring3_vcpu *vcpu = &vm->vcpus[i];
 
 		if (vcpu->ring != NULL)
-			(void)munmap(vcpu->ring, RING3_RING_ENTRIES * sizeof(*vcpu->ring));
+			(void)munmap(vcpu->ring, vm->ring_entries * sizeof(*vcpu->ring));
 		if (vcpu->run != NULL)
 			(void)munmap(vcpu->run, vcpu->run_bytes);
 		base_closep(&vcpu->fd);
@@ -262,7 +264,7 @@ static int collect(struct ring3_vm *vm)
 		struct ring3_vcpu *vcpu = &vm->vcpus[i];
 
 		for (;;) {
-			struct kvm_dirty_gfn *entry = &vcpu->ring[vcpu->fetch % RING3_RING_ENTRIES];
+			struct kvm_dirty_gfn *entry = &vcpu->ring[vcpu->fetch % vm->ring_entries];
 
 			if ((__atomic_load_n(&entry->flags, __ATOMIC_ACQUIRE) &
 			     KVM_DIRTY_GFN_F_DIRTY) == 0)

@@ -17,12 +17,12 @@
 #include "base/error.h"
 #include "hypervisor/memory.h"
 
-#define RING3_PAGE_COUNT   262144u /* 1 GiB */
-#define RING3_FIRST_PAGE   4096u   /* below it: page tables, code, counters, the list */
-#define RING3_LIST_MAX     65536u
-#define RING3_VCPUS_MAX    4u
-#define RING3_WORD_COUNT   (RING3_PAGE_COUNT / 64)
-#define RING3_RING_ENTRIES 65536u /* KVM's limit */
+#define RING3_PAGE_COUNT  262144u /* 1 GiB */
+#define RING3_FIRST_PAGE  4096u   /* below it: page tables, code, counters, the list */
+#define RING3_LIST_MAX    65536u
+#define RING3_VCPUS_MAX   4u
+#define RING3_WORD_COUNT  (RING3_PAGE_COUNT / 64)
+#define RING3_ENTRIES_MAX 65536u /* of a ring; KVM's limit */
 
 struct ring3_vm;
 
@@ -38,6 +38,7 @@ struct ring3_opts {
 	struct hv_memory *memory; /* 1 GiB, populated; borrowed */
 	uint32_t vcpu_count;
 	enum ring3_tracking tracking;
+	uint32_t ring_entries; /* a power of two, 1024..RING3_ENTRIES_MAX; RING3_RING only */
 	const uint32_t *pages; /* the list: numbers from RING3_FIRST_PAGE; borrowed during the call
 				*/
 	uint32_t page_count;

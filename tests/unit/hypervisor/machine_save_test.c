@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "hypervisor/machine_sections.h"
+#include "hypervisor/state_file.h"
 #include "hypervisor/test_page.h"
 #include "tests/support/guest_vm.h"
 
@@ -50,6 +52,25 @@ static void save(struct guest_vm *vm, struct folder *folder, bool go_on)
 	cr_assert_eq(report.ram.zero_page_count + report.ram.raw_page_count +
 			     report.ram.lz4_page_count,
 		     report.ram.page_count);
+}
+
+static void read_time(const struct folder *folder, struct hv_time_section *ret_time)
+{
+	struct hv_state_reader *reader = NULL;
+	const struct hv_state_section *section;
+	struct base_reader in;
+	uint8_t *payload = NULL;
+	int fd = open(folder->file, O_RDONLY | O_CLOEXEC);
+
+	cr_assert_eq(hv_state_reader_open(fd, &reader, NULL), 0);
+	section = hv_state_find(reader, "time", 0);
+	cr_assert_not_null(section);
+	cr_assert_eq(hv_state_get(reader, section, &payload, NULL), 0);
+	in = base_reader_over(payload, section->payload_bytes);
+	cr_assert_eq(hv_time_section_decode(&in, section->version, ret_time, NULL), 0);
+	free(payload);
+	hv_state_reader_free(reader);
+	(void)close(fd);
 }
 
 static void goes_on(uint32_t vcpus, const char *cmdline, int rounds)
@@ -142,6 +163,66 @@ Test(machine_save, every_access_happens_once, .timeout = 400)
 Test(machine_save, every_port_access_happens_once, .timeout = 400)
 {
 	exits_once(HV_TEST_PAGE_PORT);
+}
+
+/* Saved and left, it belongs to the file: nothing runs it here again. */
+Test(machine_save, a_saved_vm_has_stopped, .timeout = 400)
+{
+	struct guest_vm_opts opts = { .cmdline = "ws=16M rate=1000 report=100" };
+	struct folder folder = folder_new();
+	struct guest_vm *vm = guest_vm_new(&opts);
+
+	if (vm != NULL) {
+		guest_vm_wait(vm, "guest: ok");
+		save(vm, &folder, false);
+		cr_assert_eq(hv_machine_release(guest_vm_machine(vm), HV_HOLD_USER, NULL), -EPROTO);
+		cr_assert_eq(hv_machine_reset(guest_vm_machine(vm), false, NULL), -EPROTO);
+	}
+	guest_vm_free(vm);
+	folder_free(&folder);
+}
+
+/* With the leash's gate shut no state is written, and the VM goes on when it opens. */
+Test(machine_save, a_shut_gate_writes_nothing, .timeout = 400)
+{
+	struct guest_vm_opts opts = { .cmdline = "ws=16M rate=1000 report=100" };
+	struct folder folder = folder_new();
+	struct guest_vm *vm = guest_vm_new(&opts);
+	struct hv_save_report report;
+
+	if (vm != NULL) {
+		guest_vm_wait(vm, "guest: ok");
+		guest_vm_set_gate(vm, false);
+		cr_assert_eq(hv_machine_save(guest_vm_machine(vm), folder.fd, "vm.state", false,
+					     &report, NULL),
+			     -EAGAIN);
+		cr_assert_lt(access(folder.file, F_OK), 0);
+		guest_vm_set_gate(vm, true);
+		guest_vm_forget(vm);
+		guest_vm_wait(vm, "guest: ok");
+	}
+	guest_vm_free(vm);
+	folder_free(&folder);
+}
+
+/* All vCPUs' TSCs in the file belong to one instant: equal here, where nobody set them apart. */
+Test(machine_save, tscs_of_one_instant, .timeout = 400)
+{
+	struct guest_vm_opts opts = { .vcpus = 4, .cmdline = "ws=16M rate=1000 report=100" };
+	struct folder folder = folder_new();
+	struct guest_vm *vm = guest_vm_new(&opts);
+	struct hv_time_section time;
+
+	if (vm != NULL) {
+		guest_vm_wait(vm, "guest: ok");
+		save(vm, &folder, false);
+		read_time(&folder, &time);
+		for (uint32_t i = 1; i < time.vcpu_count; i++)
+			cr_assert_eq(time.tsc[i], time.tsc[0], "vcpu %u is %lld ticks off", i,
+				     (long long)(time.tsc[i] - time.tsc[0]));
+	}
+	guest_vm_free(vm);
+	folder_free(&folder);
 }
 
 /* A save that goes on, and one that fails, leave the guest running. */

@@ -137,11 +137,59 @@ Test(machine, resets_in_place_again_and_again, .timeout = 400)
 		post_and_expect(vm, TESTPAGE_RESET, HV_EVENT_RESET_REQUEST);
 		guest_vm_forget(vm);
 		guest_vm_set(vm, TESTPAGE_COMMAND, 0);
-		cr_assert_eq(hv_machine_reset(guest_vm_machine(vm), &err), 0, "%s", err.text);
+		cr_assert_eq(hv_machine_reset(guest_vm_machine(vm), true, &err), 0, "%s", err.text);
 	}
 	guest_vm_wait(vm, "guest: ok");
 	hv_machine_status(guest_vm_machine(vm), &status);
 	cr_assert_eq(status.reset_count, 3);
+	guest_vm_free(vm);
+}
+
+/* A guest's request that was carried out is not carried out again. */
+Test(machine, a_reset_asked_for_twice_happens_once, .timeout = 400)
+{
+	struct guest_vm_opts opts = { .vcpus = 2, .cmdline = "ws=16M rate=1000" };
+	struct guest_vm *vm = guest_vm_new(&opts);
+	struct hv_machine_status status;
+
+	if (vm == NULL)
+		return;
+	guest_vm_wait(vm, "guest: ok");
+	post_and_expect(vm, TESTPAGE_RESET, HV_EVENT_RESET_REQUEST);
+	guest_vm_set(vm, TESTPAGE_COMMAND, 0);
+	cr_assert_eq(hv_machine_reset(guest_vm_machine(vm), true, NULL), 0);
+	cr_assert_eq(hv_machine_reset(guest_vm_machine(vm), true, NULL), 0);
+	hv_machine_status(guest_vm_machine(vm), &status);
+	cr_assert_eq(status.reset_count, 1);
+	cr_assert_eq(hv_machine_reset(guest_vm_machine(vm), false, NULL), 0,
+		     "a command's reset is one");
+	hv_machine_status(guest_vm_machine(vm), &status);
+	cr_assert_eq(status.reset_count, 2);
+	guest_vm_free(vm);
+}
+
+/* Past the soft deadline no vCPU enters the guest, although nobody has set a hold yet. */
+Test(machine, a_shut_gate_keeps_the_guest_out, .timeout = 400)
+{
+	struct guest_vm_opts opts = { .vcpus = 2, .cmdline = "ws=16M rate=0 report=0" };
+	struct guest_vm *vm = guest_vm_new(&opts);
+	uint32_t crc;
+
+	if (vm == NULL)
+		return;
+	guest_vm_wait(vm, "guest: ready");
+	guest_vm_post(vm, TESTPAGE_EXIT_LOOP, 1000000, 1, 0);
+	guest_vm_pause(vm);
+	crc = guest_vm_ram_crc(vm);
+	guest_vm_set_gate(vm, false);
+	guest_vm_resume(vm);
+	base_sleep_ns(50 * BASE_NS_PER_MS);
+	cr_assert_eq(guest_vm_ram_crc(vm), crc, "the guest ran past the gate");
+	guest_vm_pause(vm); /* parks all the same */
+	guest_vm_resume(vm);
+	guest_vm_set_gate(vm, true);
+	guest_vm_post(vm, TESTPAGE_STATUS, 0, 0, 0);
+	guest_vm_wait(vm, "guest: ok");
 	guest_vm_free(vm);
 }
 

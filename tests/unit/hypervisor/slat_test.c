@@ -155,6 +155,58 @@ Test(slat, wrong_order_is_refused)
 	world_free(&world);
 }
 
+/* Slots hold all of RAM once, in order, on whole words of a bitmap, none too large for KVM. */
+Test(slat, slots_of_every_size)
+{
+	static const uint64_t sizes[] = {
+		64ULL << 20,        3ULL << 30,  (3ULL << 30) + (2ULL << 20),
+		4ULL << 40,         12ULL << 40, (4ULL << 40) + (3ULL << 30),
+		HV_MEMORY_BYTES_MAX
+	};
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		struct hv_ram_range slots[HV_SLOTS_MAX];
+		uint32_t count = hv_slat_cut(sizes[i], slots);
+		uint64_t offset = 0;
+
+		cr_assert_leq(count, HV_SLOTS_MAX);
+		for (uint32_t k = 0; k < count; k++) {
+			cr_assert_eq(slots[k].ram_offset, offset);
+			cr_assert_gt(slots[k].size_bytes, 0);
+			cr_assert_lt(slots[k].size_bytes / HV_PAGE_BYTES, 1ULL << 31);
+			cr_assert_eq(slots[k].ram_offset / HV_PAGE_BYTES % 64, 0);
+			cr_assert_eq(slots[k].gpa,
+				     offset < HV_GPA_HOLE_START
+					     ? offset
+					     : offset - HV_GPA_HOLE_START + HV_GPA_HOLE_END);
+			cr_assert(slots[k].gpa >= HV_GPA_HOLE_END ||
+				  slots[k].gpa + slots[k].size_bytes <= HV_GPA_HOLE_START);
+			offset += slots[k].size_bytes;
+		}
+		cr_assert_eq(offset, sizes[i]);
+	}
+}
+
+Test(slat, addresses_around_the_hole)
+{
+	struct hv_memory *memory = NULL;
+	struct hv_slat *slat = NULL;
+	uint8_t byte = 0;
+
+	cr_assert_eq(hv_memory_new((3ULL << 30) + (2ULL << 20), HV_MEMORY_SMALL, &memory, NULL), 0);
+	cr_assert_eq(hv_slat_new(memory, -1, &slat, NULL), 0);
+	cr_assert_eq(hv_slat_write(slat, HV_GPA_HOLE_START - 1, "a", 1), 0);
+	cr_assert_eq(hv_slat_write(slat, HV_GPA_HOLE_START - 1, "ab", 2), -EFAULT);
+	cr_assert_eq(hv_slat_write(slat, HV_GPA_HOLE_END - 1, "a", 1), -EFAULT);
+	cr_assert_eq(hv_slat_write(slat, HV_GPA_HOLE_END, "b", 1), 0);
+	cr_assert_eq(hv_slat_write(slat, HV_GPA_HOLE_END + (2ULL << 20), "b", 1), -EFAULT);
+	cr_assert_eq(hv_slat_pages(slat, (3ULL << 30) / HV_PAGE_BYTES, 1)[0], 'b');
+	cr_assert_eq(hv_slat_read(slat, HV_GPA_HOLE_START - 1, &byte, 1), 0);
+	cr_assert_eq(byte, 'a');
+	hv_slat_free(slat);
+	hv_memory_free(memory);
+}
+
 /* Writers against a harvester: each page's last value must have been named after it landed. */
 struct race {
 	struct world world;
@@ -248,12 +300,12 @@ static void exactness(struct guest_vm *vm, uint64_t *bitmap, uint64_t *expected,
 	cr_assert_eq(extra, 0, "%llu pages named that nobody wrote", (unsigned long long)extra);
 }
 
-static void exact_on(enum hv_memory_backing backing, uint32_t vcpus)
+static void exact_on(enum hv_memory_backing backing, uint32_t vcpus, uint64_t memory_bytes,
+		     const char *cmdline)
 {
-	struct guest_vm_opts opts = { .memory_bytes = 192ULL << 20,
-				      .vcpus = vcpus,
-				      .backing = backing,
-				      .cmdline = "ws=96M rate=1000 report=0" };
+	struct guest_vm_opts opts = {
+		.memory_bytes = memory_bytes, .vcpus = vcpus, .backing = backing, .cmdline = cmdline
+	};
 	struct guest_vm *vm = guest_vm_new(&opts);
 	struct hv_slat *slat;
 	uint64_t *bitmap;
@@ -280,10 +332,17 @@ static void exact_on(enum hv_memory_backing backing, uint32_t vcpus)
 
 Test(slat_kvm, exact_on_huge_pages, .timeout = 400)
 {
-	exact_on(HV_MEMORY_AUTO, 1);
+	exact_on(HV_MEMORY_AUTO, 1, 192ULL << 20, "ws=96M rate=1000 report=0");
 }
 
 Test(slat_kvm, exact_on_small_pages_two_vcpus, .timeout = 400)
 {
-	exact_on(HV_MEMORY_SMALL, 2);
+	exact_on(HV_MEMORY_SMALL, 2, 192ULL << 20, "ws=96M rate=1000 report=0");
+}
+
+/* Two slots: pages on both sides of the hole. */
+Test(slat_kvm, exact_above_four_gib, .timeout = 400)
+{
+	exact_on(HV_MEMORY_AUTO, 1, 3200ULL << 20,
+		 "ws=3000M rate=1000 report=0 stamp=word content=zero");
 }

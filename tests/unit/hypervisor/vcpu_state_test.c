@@ -246,7 +246,7 @@ Test(vcpu_state, tsc_deadline)
 	{
 		BASE_FREE struct hv_vcpu_state *state = state_of(&vm);
 
-		cr_assert_eq(hv_vcpu_tsc_get(vm.vcpu_fd, &tsc, &err), 0, "%s", err.text);
+		cr_assert_eq(hv_msr_get(vm.vcpu_fd, HV_MSR_TSC, &tsc, &err), 0, "%s", err.text);
 		deadline = tsc + 1000000000000;
 		base_put_le32(lapic(state, 0xf0), 0x1ff);
 		base_put_le32(lapic(state, APIC_LVT_TIMER), 0x400ec);
@@ -274,7 +274,7 @@ Test(vcpu_state, tsc_goes_on_or_the_host_ignores_it)
 
 	vm_init(&vm);
 	cr_assert_eq(hv_vcpu_tsc_put(vm.vcpu_fd, wanted, base_tsc_read(), &err), 0, "%s", err.text);
-	cr_assert_eq(hv_vcpu_tsc_get(vm.vcpu_fd, &tsc, &err), 0);
+	cr_assert_eq(hv_msr_get(vm.vcpu_fd, HV_MSR_TSC, &tsc, &err), 0);
 	if (tsc < wanted)
 		fprintf(stderr, "this host's KVM ignores TSC offsets\n");
 	else
@@ -395,6 +395,27 @@ Test(vcpu_state, descriptors_that_are_none)
 	cr_assert_eq(hv_vcpu_state_put(-1, -1, state, &err), -EBADF);
 	cr_assert_eq(hv_chip_state_get(-1, &chips, &err), -EBADF);
 	cr_assert_eq(hv_chip_state_put(-1, &chips, &err), -EBADF);
-	cr_assert_eq(hv_vcpu_tsc_get(-1, &tsc, &err), -EBADF);
+	cr_assert_eq(hv_msr_get(-1, HV_MSR_TSC, &tsc, &err), -EBADF);
 	cr_assert_eq(hv_vcpu_tsc_put(-1, 1, 1, &err), -EBADF);
+}
+
+/* A power-on state takes over what KVM lets be set only before the first entry, and nothing else.
+ */
+Test(vcpu_state, features_are_kept_for_a_reset)
+{
+	BASE_FREE struct hv_vcpu_state *from = calloc(1, sizeof(*from));
+	BASE_FREE struct hv_vcpu_state *to = calloc(1, sizeof(*to));
+
+	cr_assert(from != NULL && to != NULL);
+	from->msr_count = 2;
+	from->msrs[0] = (struct kvm_msr_entry){ .index = 0x10a, .data = 5 };
+	from->msrs[1] = (struct kvm_msr_entry){ .index = 0x174, .data = 6 };
+	to->msr_count = 3;
+	to->msrs[0] = (struct kvm_msr_entry){ .index = 0x48, .data = 1 };
+	to->msrs[1] = (struct kvm_msr_entry){ .index = 0x10a, .data = 2 };
+	to->msrs[2] = (struct kvm_msr_entry){ .index = 0x174, .data = 3 };
+	hv_vcpu_keep_features(from, to);
+	cr_assert_eq(to->msrs[0].data, 1);
+	cr_assert_eq(to->msrs[1].data, 5);
+	cr_assert_eq(to->msrs[2].data, 3);
 }
