@@ -111,6 +111,14 @@ static bool start_guest(struct guest_vm *vm, const struct guest_vm_opts *opts)
 	return true;
 }
 
+/* GUEST_VM_CPU names a processor model for a host on which `host` does not do. */
+static enum hv_cpu_model default_cpu(void)
+{
+	const char *name = getenv("GUEST_VM_CPU");
+
+	return name != NULL ? hv_cpu_model_parse(name) : HV_CPU_MODEL_HOST;
+}
+
 struct guest_vm *guest_vm_new(const struct guest_vm_opts *opts)
 {
 	struct hv_machine_config config = {
@@ -118,7 +126,7 @@ struct guest_vm *guest_vm_new(const struct guest_vm_opts *opts)
 		.memory_bytes = opts->memory_bytes != 0 ? opts->memory_bytes : 128ULL << 20,
 		.backing = opts->backing != HV_MEMORY_INVALID ? opts->backing : HV_MEMORY_AUTO,
 		.vcpu_count = opts->vcpus != 0 ? opts->vcpus : 1,
-		.cpu = opts->cpu != HV_CPU_MODEL_INVALID ? opts->cpu : HV_CPU_MODEL_HOST,
+		.cpu = opts->cpu != HV_CPU_MODEL_INVALID ? opts->cpu : default_cpu(),
 		.test_page = true,
 	};
 	const char *path = TEST_BINARY_DIR "/tests/guest/testguest";
@@ -180,14 +188,20 @@ void guest_vm_forget(struct guest_vm *vm)
 	vm->console[0] = '\0';
 }
 
+/* No use in waiting on: time is up, or the guest has met its end. */
+static bool is_over(struct guest_vm *vm, uint64_t end_ns)
+{
+	return base_clock_boot_ns(&base_clock_system) > end_ns || vm->event == HV_EVENT_CRASHED ||
+	       guest_vm_said(vm, "guest: FATAL");
+}
+
 void guest_vm_wait(struct guest_vm *vm, const char *text)
 {
 	uint64_t end_ns = base_clock_boot_ns(&base_clock_system) + WAIT_NS;
 	char what[128];
 
 	while (!guest_vm_said(vm, text)) {
-		if (base_clock_boot_ns(&base_clock_system) > end_ns ||
-		    vm->event == HV_EVENT_CRASHED) {
+		if (is_over(vm, end_ns)) {
 			(void)snprintf(what, sizeof(what), "waited for '%s'", text);
 			give_up(vm, what);
 		}
@@ -230,8 +244,7 @@ uint64_t guest_vm_result(struct guest_vm *vm)
 	char what[64];
 
 	while (guest_vm_get(vm, TESTPAGE_ACK) != command) {
-		if (base_clock_boot_ns(&base_clock_system) > end_ns ||
-		    vm->event == HV_EVENT_CRASHED) {
+		if (is_over(vm, end_ns)) {
 			(void)snprintf(what, sizeof(what), "waited for command 0x%" PRIx64,
 				       command);
 			give_up(vm, what);
