@@ -33,35 +33,43 @@ static void saved_fini(struct saved *saved)
 	free(saved->vcpus);
 }
 
+/* A section that must be there, and what to make of it. */
+struct wanted {
+	const char *name;
+	uint32_t instance;
+	uint32_t newest; /* version that we know */
+	int (*decode)(struct base_reader *in, uint32_t version, void *to, struct base_error *err);
+	void *to;
+};
+
 /* Fetch one section, checked against the newest version we know, and decode all of it. */
-static int decode_section(const struct hv_state_reader *reader, const char *name, uint32_t instance,
-			  uint32_t newest,
-			  int (*decode)(struct base_reader *in, uint32_t version, void *to,
-					struct base_error *err),
-			  void *to, struct base_error *err)
+static int decode_section(const struct hv_state_reader *reader, const struct wanted *wanted,
+			  struct base_error *err)
 {
-	const struct hv_state_section *section = hv_state_find(reader, name, instance);
+	const struct hv_state_section *section =
+		hv_state_find(reader, wanted->name, wanted->instance);
 	BASE_FREE uint8_t *payload = NULL;
 	struct base_reader in;
 	int r;
 
 	if (section == NULL)
-		return base_fail(err, -EBADMSG, "section '%s' %" PRIu32 " is missing", name,
-				 instance);
-	if (section->version > newest)
+		return base_fail(err, -EBADMSG, "section '%s' %" PRIu32 ": expected, and missing",
+				 wanted->name, wanted->instance);
+	if (section->version > wanted->newest)
 		return base_fail(err, -ENOTSUP,
 				 "section '%s': version %" PRIu32 ", expected at most %" PRIu32,
-				 name, section->version, newest);
+				 wanted->name, section->version, wanted->newest);
 	r = hv_state_get(reader, section, &payload, err);
 	if (r < 0)
 		return r;
 	in = base_reader_over(payload, section->payload_bytes);
-	r = decode(&in, section->version, to, err);
+	r = wanted->decode(&in, section->version, wanted->to, err);
 	if (r < 0)
-		return base_fail_within(err, r, "section '%s' %" PRIu32, name, instance);
+		return base_fail_within(err, r, "section '%s' %" PRIu32, wanted->name,
+					wanted->instance);
 	if (base_reader_left(&in) != 0)
 		return base_fail(err, -EBADMSG, "section '%s' %" PRIu32 ": %zu bytes too many",
-				 name, instance, base_reader_left(&in));
+				 wanted->name, wanted->instance, base_reader_left(&in));
 	return 0;
 }
 
@@ -165,30 +173,40 @@ static int check_known(const struct hv_machine *machine, const struct hv_state_r
 static int decode_all(struct hv_machine *machine, const struct hv_state_reader *reader,
 		      struct saved *saved, struct base_error *err)
 {
-	int r = decode_section(reader, "machine", 0, HV_MACHINE_SECTION_VERSION, decode_machine,
-			       &saved->machine, err);
+	int r = decode_section(reader,
+			       &(struct wanted){ "machine", 0, HV_MACHINE_SECTION_VERSION,
+						 decode_machine, &saved->machine },
+			       err);
 
 	if (r >= 0)
 		r = check_description(machine, &saved->machine, err);
 	if (r >= 0)
 		r = check_known(machine, reader, err);
 	if (r >= 0)
-		r = decode_section(reader, "cpuid", 0, HV_CPUID_SECTION_VERSION, decode_cpuid,
-				   &saved->cpuid, err);
+		r = decode_section(reader,
+				   &(struct wanted){ "cpuid", 0, HV_CPUID_SECTION_VERSION,
+						     decode_cpuid, &saved->cpuid },
+				   err);
 	if (r >= 0)
 		r = check_cpu(machine, &saved->cpuid, err);
 	if (r >= 0)
-		r = decode_section(reader, "time", 0, HV_TIME_SECTION_VERSION, decode_time,
-				   &saved->time, err);
+		r = decode_section(reader,
+				   &(struct wanted){ "time", 0, HV_TIME_SECTION_VERSION,
+						     decode_time, &saved->time },
+				   err);
 	if (r >= 0 && saved->time.vcpu_count != machine->config.vcpu_count)
 		r = base_fail(err, -EBADMSG, "section 'time': %" PRIu32 " vCPUs, expected %" PRIu32,
 			      saved->time.vcpu_count, machine->config.vcpu_count);
 	if (r >= 0)
-		r = decode_section(reader, "chips", 0, HV_CHIP_STATE_VERSION, decode_chips,
-				   &saved->chips, err);
+		r = decode_section(reader,
+				   &(struct wanted){ "chips", 0, HV_CHIP_STATE_VERSION,
+						     decode_chips, &saved->chips },
+				   err);
 	for (uint32_t i = 0; i < machine->config.vcpu_count && r >= 0; i++)
-		r = decode_section(reader, "vcpu", i, HV_VCPU_STATE_VERSION, decode_vcpu,
-				   &saved->vcpus[i], err);
+		r = decode_section(reader,
+				   &(struct wanted){ "vcpu", i, HV_VCPU_STATE_VERSION, decode_vcpu,
+						     &saved->vcpus[i] },
+				   err);
 	return r;
 }
 
@@ -302,11 +320,15 @@ static int load_devices(struct hv_machine *machine, const struct hv_state_reader
 	for (load.index = 0; load.index < hv_platform_section_count() && r >= 0; load.index++) {
 		struct hv_platform_section section = hv_platform_section(load.index);
 
-		r = decode_section(reader, section.name, 0, section.version, load_device, &load,
-				   err);
+		r = decode_section(
+			reader,
+			&(struct wanted){ section.name, 0, section.version, load_device, &load },
+			err);
 	}
 	if (r >= 0 && machine->test_page != NULL)
-		r = decode_section(reader, "test-page", 0, HV_TEST_PAGE_VERSION, load_device, &load,
+		r = decode_section(reader,
+				   &(struct wanted){ "test-page", 0, HV_TEST_PAGE_VERSION,
+						     load_device, &load },
 				   err);
 	return r;
 }

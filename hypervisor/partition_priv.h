@@ -49,7 +49,7 @@ struct hv_partition {
 };
 
 /* vcpu.c */
-void *hv_vcpu_main(void *vcpu);
+void *hv_vcpu_main(void *argument); /* struct hv_vcpu */
 /* partition.c: park until released; false: end the thread. */
 bool hv_vcpu_park(struct hv_vcpu *vcpu);
 /* partition.c: let the next KVM_RUN enter the guest, or only complete the last exit. */

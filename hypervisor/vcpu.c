@@ -167,7 +167,7 @@ static void run_once(struct hv_vcpu *vcpu)
 	if (failed == EINTR || failed == EAGAIN)
 		return;
 	if (failed != 0)
-		report_failure(vcpu, strerror(failed), (uint64_t)failed);
+		report_failure(vcpu, strerrordesc_np(failed), (uint64_t)failed);
 	else
 		handle_exit(vcpu);
 }
