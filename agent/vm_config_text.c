@@ -11,7 +11,8 @@
 #define HELP_WIDTH  96
 
 const struct vm_exit_text vm_exit_texts[] = {
-	{ VM_EXIT_DONE, "The machine ended in order: it powered off, or was told to end." },
+	{ VM_EXIT_DONE,
+	  "The machine ended in order: it powered off, was saved, or was told to end." },
 	{ VM_EXIT_FAILED, "The worker failed; the last line on standard error says why." },
 	{ VM_EXIT_USAGE, "The configuration is wrong; nothing was done." },
 	{ VM_EXIT_UNKNOWN, "The outcome is not known. Not used yet." },
@@ -149,13 +150,15 @@ void vm_config_man(FILE *out)
 		    ".SH KEYS\n",
 		    out);
 	man_keys(out);
-	(void)fputs(".SH SIGNALS\n"
-		    "SIGTERM and SIGINT cut the machine's power and end the worker in order, like\n"
-		    "the control command\n"
-		    ".BR stop .\n"
-		    "A state that is being saved is finished first.\n"
-		    ".SH EXIT STATUS\n",
-		    out);
+	(void)fputs(
+		".SH SIGNALS\n"
+		"SIGTERM and SIGINT cut the machine's power and end the worker in order, like\n"
+		"the control command\n"
+		".BR stop .\n"
+		"A state that is being saved is finished first; a kernel or saved state that is\n"
+		"being loaded is not.\n"
+		".SH EXIT STATUS\n",
+		out);
 	for (size_t i = 0; i < vm_exit_text_count; i++) {
 		(void)fprintf(out, ".TP\n.B %d\n", vm_exit_texts[i].code);
 		roff(out, vm_exit_texts[i].text);

@@ -39,6 +39,7 @@ static const int plain_calls[] = {
 	SCMP_SYS(fdatasync),
 	SCMP_SYS(sync_file_range),
 	SCMP_SYS(ftruncate),
+	SCMP_SYS(flock),
 	SCMP_SYS(fallocate),
 	SCMP_SYS(fadvise64),
 	SCMP_SYS(newfstatat),

@@ -21,7 +21,7 @@ void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char 
 	worker->exit_code = exit_code;
 	base_log(BASE_LOG_NOTICE, "vm.ending", "vm=%s exit=%d why=%s", worker->config->name,
 		 (int)exit_code, why);
-	if (worker->job_count == 0)
+	if (worker->job_count == 0 || worker->loading)
 		base_loop_stop(worker->loop);
 }
 
@@ -68,9 +68,6 @@ static int join_loop(struct vm_worker *worker, struct base_error *err)
 					   err);
 	if (code == 0 && worker->control != NULL)
 		code = vm_control_begin(worker->control, worker->loop, err);
-	if (code == 0)
-		code = vm_console_begin(worker->console, worker->loop, &vm_worker_console_ops,
-					worker, err);
 	return code;
 }
 
@@ -91,11 +88,9 @@ static int start(struct vm_worker *worker, struct base_error *err)
 	if (code == 0)
 		code = vm_worker_lock_down(worker, err);
 	if (code == 0)
-		code = vm_worker_load(worker, err);
-	if (code == 0)
 		code = join_loop(worker, err);
-	if (code == 0 && config->start == VM_START_RUNNING)
-		code = hv_machine_release(worker->machine, HV_HOLD_USER, err);
+	if (code == 0)
+		code = vm_worker_load_begin(worker, err);
 	return code;
 }
 
@@ -112,22 +107,76 @@ static void log_ready(const struct vm_worker *worker)
 		 status.vcpu_count, hv_cpu_model_name(status.cpu),
 		 (unsigned long long)worker->config->epoch, worker->sandbox.seccomp,
 		 worker->sandbox.landlock_abi);
+	if (worker->swept_count > 0)
+		base_log(BASE_LOG_NOTICE, "vm.swept", "vm=%s files=%d", worker->config->name,
+			 worker->swept_count);
 	if (!status.cpu_honoured)
 		base_log(BASE_LOG_WARNING, "vm.cpu-not-honoured", "vm=%s what=%s",
 			 worker->config->name, base_log_str(status.cpu_text));
 }
 
-static void run(struct vm_worker *worker)
+static enum vm_exit exit_of(int code)
 {
-	struct base_error err = { 0 };
+	return code == -ESTALE ? VM_EXIT_STALE : VM_EXIT_FAILED;
+}
 
+static int begin_running(struct vm_worker *worker, struct base_error *err)
+{
+	int code = vm_console_begin(worker->console, worker->loop, &vm_worker_console_ops, worker,
+				    err);
+
+	if (code == 0 && worker->config->start == VM_START_RUNNING)
+		code = hv_machine_release(worker->machine, HV_HOLD_USER, err);
+	return code;
+}
+
+void vm_worker_loaded(struct vm_worker *worker, int code, const struct base_error *err)
+{
+	worker->loading = false;
+	if (worker->ending) /* told to meanwhile: then it must not begin to run */
+		return;
+	worker->start_err = *err;
+	if (code == 0)
+		code = begin_running(worker, &worker->start_err);
+	if (code < 0) { /* the caller of vm_worker_run() says why, in one line */
+		worker->exit_code = exit_of(code);
+		worker->ending = true;
+		base_loop_stop(worker->loop);
+		return;
+	}
 	worker->running = true;
 	log_ready(worker);
-	if (base_loop_run(worker->loop, &err) < 0) {
-		base_log(BASE_LOG_ERR, "vm.failed", "vm=%s why=%s", worker->config->name,
-			 base_log_str(err.text));
+	vm_worker_event(worker, "ready", NULL);
+}
+
+static int run(struct vm_worker *worker, struct base_error *err)
+{
+	int code = base_loop_run(worker->loop, err);
+
+	if (code < 0)
 		worker->exit_code = VM_EXIT_FAILED;
+	if (code < 0 && (worker->running || worker->loading))
+		base_log(BASE_LOG_ERR, "vm.failed", "vm=%s why=%s", worker->config->name,
+			 base_log_str(err->text));
+	if (code == 0 && !worker->running && worker->start_err.code < 0) {
+		*err = worker->start_err;
+		code = err->code;
 	}
+	return code;
+}
+
+/*
+ * Told to end while the machine is being loaded: what reads the file cannot be stopped, and
+ * need not be, since it changes nothing but this process's memory.
+ */
+static _Noreturn void leave(struct vm_worker *worker)
+{
+	vm_control_free(worker->control);
+	vm_console_free(worker->console);
+	base_log(BASE_LOG_NOTICE, "vm.ended", "vm=%s exit=%d", worker->config->name,
+		 (int)worker->exit_code);
+	/* safety: no vCPU has run, and the kernel's timer of the leash ends with the process. */
+	_exit((int)worker->exit_code);
 }
 
 /* The reverse of the start.  vCPUs end first, so that the console's last bytes are there. */
@@ -158,11 +207,6 @@ static void release(struct vm_worker *worker)
 	(void)pthread_mutex_destroy(&worker->lock);
 }
 
-static enum vm_exit exit_of(int code)
-{
-	return code == -ESTALE ? VM_EXIT_STALE : VM_EXIT_FAILED;
-}
-
 enum vm_exit vm_worker_run(const struct vm_config *config, struct base_error *err)
 {
 	struct vm_worker worker = {
@@ -175,14 +219,19 @@ enum vm_exit vm_worker_run(const struct vm_config *config, struct base_error *er
 		.signal_fd = -1,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 	};
-	int code = start(&worker, err);
+	struct base_error why = { 0 };
+	int code = start(&worker, &why);
 
 	if (code == 0)
-		run(&worker);
+		code = run(&worker, &why);
 	else
 		worker.exit_code = exit_of(code);
+	if (worker.loading)
+		leave(&worker);
 	release(&worker);
-	if (code == 0)
+	if (code < 0 && !worker.running && err != NULL)
+		*err = why;
+	else
 		base_log(BASE_LOG_NOTICE, "vm.ended", "vm=%s exit=%d", config->name,
 			 (int)worker.exit_code);
 	return worker.exit_code;

@@ -55,6 +55,22 @@ HANDLER(handle_status)
 	return 0;
 }
 
+/* A frozen machine is perhaps another worker's already: its state is not ours to write. */
+static int check_leash(struct vm_worker *worker, struct base_error *err)
+{
+	const struct base_leash *leash = atomic_load(&worker->leash);
+
+	if (base_leash_state(leash) == BASE_LEASH_STALE)
+		return base_fail(err, -ESTALE,
+				 "command 'save': a higher epoch exists: expected "
+				 "the machine to be ours");
+	if (!base_leash_may_submit(leash))
+		return base_fail(err, -EAGAIN,
+				 "command 'save': the leash has frozen the machine: expected a "
+				 "leash that is held");
+	return 0;
+}
+
 HANDLER(handle_save)
 {
 	struct vm_worker *worker = context;
@@ -69,7 +85,9 @@ HANDLER(handle_save)
 		return base_fail(err, -EINVAL,
 				 "command 'save': argument 'file': expected a plain name, without "
 				 "'/' and not beginning with '.'");
-	code = as_job(worker, &vm_job_save, call, request, err);
+	code = check_leash(worker, err);
+	if (code == 0)
+		code = as_job(worker, &vm_job_save, call, request, err);
 	if (code == VM_CALL_LATER)
 		worker->saving = true;
 	return code;
@@ -85,19 +103,15 @@ HANDLER(handle_stop)
 	return 0;
 }
 
-HANDLER(handle_quit)
+int vm_worker_quit(struct vm_worker *worker, struct base_error *err)
 {
-	struct vm_worker *worker = context;
 	struct hv_machine_status status;
 	uint64_t now_ns = base_clock_boot_ns(&base_clock_system);
 	int code = 0;
 
-	(void)call;
-	(void)request;
-	(void)ret_result;
 	hv_machine_status(worker->machine, &status);
 	/* A guest that stands still hears no button. */
-	if (worker->config->quit_timeout_s == 0 || (status.holds != 0 && !worker->saving)) {
+	if (worker->config->quit_timeout_s == 0 || status.holds != 0) {
 		vm_worker_end(worker, VM_EXIT_DONE, "quit");
 		return 0;
 	}
@@ -107,6 +121,24 @@ HANDLER(handle_quit)
 	base_loop_timer_arm(worker->quit_timer,
 			    now_ns + worker->config->quit_timeout_s * BASE_NS_PER_SECOND);
 	return 0;
+}
+
+HANDLER(handle_quit)
+{
+	struct vm_worker *worker = context;
+
+	(void)call;
+	(void)request;
+	(void)ret_result;
+	if (worker->loading) { /* no guest to ask yet */
+		vm_worker_end(worker, VM_EXIT_DONE, "quit");
+		return 0;
+	}
+	if (worker->saving) {
+		worker->quit_waits = true; /* carried out after the save, like stop */
+		return 0;
+	}
+	return vm_worker_quit(worker, err);
 }
 
 HANDLER(handle_subscribe)
@@ -124,10 +156,12 @@ HANDLER(handle_console_in)
 {
 	struct vm_worker *worker = context;
 	const char *text = request->args[0].text;
-	size_t taken = hv_machine_console_in(worker->machine, (const uint8_t *)text, strlen(text));
+	size_t taken = 0;
 
 	(void)call;
 	(void)err;
+	if (!worker->loading) /* a restore would undo it */
+		taken = hv_machine_console_in(worker->machine, (const uint8_t *)text, strlen(text));
 	*ret_result = json_pack("{s:I}", "taken", (json_int_t)taken);
 	return 0;
 }

@@ -33,6 +33,16 @@ static void on_power_off(struct vm_worker *worker)
 	vm_worker_end(worker, VM_EXIT_DONE, "power-off");
 }
 
+void vm_worker_reset_failed(struct vm_worker *worker, const char *by, const struct base_error *err)
+{
+	base_log(BASE_LOG_ERR, "vm.reset-failed", "vm=%s by=%s why=%s", worker->config->name, by,
+		 base_log_str(err->text));
+	vm_worker_event(worker, "reset-failed",
+			json_pack("{s:s, s:s, s:s}", "by", by, "code", vm_error_name(err->code),
+				  "text", err->text));
+	vm_worker_end(worker, VM_EXIT_FAILED, "reset-failed");
+}
+
 static void on_reset(struct vm_worker *worker)
 {
 	struct base_error err = { 0 };
@@ -48,8 +58,8 @@ static void on_reset(struct vm_worker *worker)
 		worker->reset_waits = true; /* carried out after the job that is under way */
 		return;
 	}
-	if (err.code != -EPROTO)
-		vm_worker_end(worker, VM_EXIT_FAILED, "reset-failed");
+	if (!worker->ending)
+		vm_worker_reset_failed(worker, "guest", &err);
 }
 
 static void on_crashed(struct vm_worker *worker)
@@ -92,9 +102,25 @@ static void on_room(struct vm_worker *worker)
 	vm_console_room(worker->console);
 }
 
+/* Tried again after the next job when too many are waiting. */
+static void quit_again(struct vm_worker *worker)
+{
+	struct base_error err = { 0 };
+
+	worker->quit_waits = false;
+	if (vm_worker_quit(worker, &err) == 0 || worker->ending)
+		return;
+	if (err.code == -EAGAIN && worker->job_count > 0)
+		worker->quit_waits = true;
+	else
+		vm_worker_end(worker, VM_EXIT_DONE, "quit");
+}
+
 static void on_job(struct vm_worker *worker)
 {
 	vm_worker_jobs_done(worker);
+	if (worker->quit_waits && !worker->saving)
+		quit_again(worker);
 	if (worker->reset_waits && !worker->saving) {
 		worker->reset_waits = false;
 		on_reset(worker);
@@ -171,10 +197,20 @@ static void machine_console_room(void *context)
 	vm_worker_tell(context, VM_NEWS_ROOM);
 }
 
+/* vCPU and job threads. */
+static bool machine_may_act(void *context)
+{
+	struct vm_worker *worker = context;
+	const struct base_leash *leash = atomic_load(&worker->leash);
+
+	return leash == NULL || base_leash_may_submit(leash);
+}
+
 const struct hv_machine_ops vm_worker_machine_ops = {
 	.event = machine_event,
 	.console_out = machine_console_out,
 	.console_room = machine_console_room,
+	.may_act = machine_may_act,
 };
 
 /* --- the console's --- */

@@ -38,6 +38,9 @@ int vm_worker_job(struct vm_worker *worker, const struct vm_job *kind, const str
 
 	if (worker->ending)
 		return base_fail(err, -EPROTO, "the worker is ending: expected no more changes");
+	if (worker->loading)
+		return base_fail(err, -EAGAIN,
+				 "the machine is being loaded: try again when it is done");
 	if (worker->saving)
 		return base_fail(err, -EAGAIN, "a state is being saved: try again when it is done");
 	if (worker->job_count >= VM_JOBS_MAX)
@@ -79,8 +82,6 @@ static void job_finish(struct vm_worker *worker, struct vm_job *job)
 
 	if (job->code < 0 && job->err.code == 0)
 		(void)base_fail_errno(&job->err, job->code, "machine");
-	if (worker->control == NULL && !worker->running)
-		return;
 	job->done(job, &result);
 	if (!job->has_call || worker->control == NULL)
 		json_decref(result);
@@ -105,6 +106,19 @@ void vm_worker_jobs_done(struct vm_worker *worker)
 }
 
 /* --- the jobs --- */
+
+static int run_load(struct vm_job *job, struct base_error *err)
+{
+	return vm_worker_load(job->worker, err);
+}
+
+static void done_load(struct vm_job *job, json_t **ret_result)
+{
+	(void)ret_result;
+	vm_worker_loaded(job->worker, job->code, &job->err);
+}
+
+const struct vm_job vm_job_load = { .run = run_load, .done = done_load };
 
 static int run_pause(struct vm_job *job, struct base_error *err)
 {
@@ -151,25 +165,40 @@ static int run_save(struct vm_job *job, struct base_error *err)
 			       err);
 }
 
+/* Not done, or not known to be: then the machine stands still until somebody decides. */
+static void save_failed(struct vm_worker *worker, const struct vm_job *job)
+{
+	const char *file = job->request.args[0].text;
+	json_t *fields = json_pack("{s:s, s:s, s:s}", "file", file, "code",
+				   vm_error_name(job->code), "text", job->err.text);
+
+	if (job->code == -ETIMEDOUT) {
+		base_log(BASE_LOG_ERR, "vm.save-unknown", "vm=%s file=%s why=%s",
+			 worker->config->name, base_log_str(file), base_log_str(job->err.text));
+		vm_worker_event(worker, "save-unknown", fields);
+		return;
+	}
+	base_log(BASE_LOG_ERR, "vm.save-failed", "vm=%s file=%s why=%s", worker->config->name,
+		 base_log_str(file), base_log_str(job->err.text));
+	vm_worker_event(worker, "save-failed", fields);
+}
+
 static void done_save(struct vm_job *job, json_t **ret_result)
 {
 	struct vm_worker *worker = job->worker;
 	const char *file = job->request.args[0].text;
 	const struct hv_save_report *report = &job->report;
+	bool go_on = job->request.args[1].flag;
 
 	worker->saving = false;
 	if (job->code < 0) {
-		base_log(BASE_LOG_ERR, "vm.save-failed", "vm=%s file=%s why=%s",
-			 worker->config->name, base_log_str(file), base_log_str(job->err.text));
-		vm_worker_event(worker, "save-failed",
-				json_pack("{s:s, s:s, s:s}", "file", file, "code",
-					  vm_error_name(job->code), "text", job->err.text));
+		save_failed(worker, job);
 		return;
 	}
 	base_log(BASE_LOG_NOTICE, "vm.saved",
 		 "vm=%s file=%s bytes=%" PRIu64 " took_ms=%" PRIu64 " go_on=%d",
 		 worker->config->name, base_log_str(file), report->file_bytes,
-		 (uint64_t)(report->total_ns / BASE_NS_PER_MS), job->request.args[1].flag);
+		 (uint64_t)(report->total_ns / BASE_NS_PER_MS), go_on);
 	*ret_result =
 		json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I}", "file", file, "file_bytes",
 			  (json_int_t)report->file_bytes, "total_ns", (json_int_t)report->total_ns,
@@ -180,33 +209,45 @@ static void done_save(struct vm_job *job, json_t **ret_result)
 	vm_worker_event(worker, "saved",
 			json_pack("{s:s, s:I, s:I, s:b}", "file", file, "file_bytes",
 				  (json_int_t)report->file_bytes, "total_ns",
-				  (json_int_t)report->total_ns, "go_on",
-				  (int)job->request.args[1].flag));
+				  (json_int_t)report->total_ns, "go_on", (int)go_on));
+	/* safety: the machine is the file's now; nothing here may run it again. */
+	if (!go_on)
+		vm_worker_end(worker, VM_EXIT_DONE, "saved");
 }
 
 const struct vm_job vm_job_save = { .run = run_save, .done = done_save };
 
+/* value: whether there was a reset; of two vCPUs that asked, the second finds it done. */
 static int run_reset(struct vm_job *job, struct base_error *err)
 {
-	return hv_machine_reset(job->worker->machine, err);
+	struct hv_machine *machine = job->worker->machine;
+	struct hv_machine_status before;
+	struct hv_machine_status after;
+	int code = 0;
+
+	hv_machine_status(machine, &before);
+	code = hv_machine_reset(machine, !job->has_call, err);
+	hv_machine_status(machine, &after);
+	job->value = after.reset_count - before.reset_count;
+	return code;
 }
 
 static void done_reset(struct vm_job *job, json_t **ret_result)
 {
 	struct vm_worker *worker = job->worker;
 	const char *by = job->has_call ? "command" : "guest";
+	struct hv_machine_status status;
 
 	(void)ret_result;
-	if (job->code == 0) {
+	if (job->code == 0 && job->value > 0) {
 		base_log(BASE_LOG_NOTICE, "vm.reset", "vm=%s by=%s", worker->config->name, by);
 		vm_worker_event(worker, "reset", json_pack("{s:s}", "by", by));
-		return;
 	}
-	if (job->has_call)
-		return; /* whoever asked is told */
-	base_log(BASE_LOG_ERR, "vm.failed", "vm=%s why=%s", worker->config->name,
-		 base_log_str(job->err.text));
-	vm_worker_end(worker, VM_EXIT_FAILED, "reset-failed");
+	hv_machine_status(worker->machine, &status);
+	if (job->code == 0 || (status.holds & (uint32_t)HV_HOLD_RESET) == 0 ||
+	    (status.holds & (uint32_t)HV_HOLD_STOPPED) != 0)
+		return; /* refused before anything was changed: whoever asked is told */
+	vm_worker_reset_failed(worker, by, &job->err);
 }
 
 const struct vm_job vm_job_reset = { .run = run_reset, .done = done_reset };

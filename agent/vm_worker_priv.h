@@ -65,20 +65,26 @@ struct vm_worker {
 	int restore_fd;
 	int state_dir_fd;
 	int signal_fd;
+	int swept_count; /* files that killed saves left in the state directory */
 
 	struct base_loop *loop;
 	struct base_loop_fd *signal_watch;
 	struct base_loop_timer *quit_timer;
 	struct base_pool *jobs; /* one thread */
 	struct hv_machine *machine;
-	struct base_leash *leash;
+	struct base_leash *_Atomic leash; /* vCPUs and saves ask it; NULL until it is there */
 	struct vm_console *console;
 	struct vm_control *control; /* NULL when not asked for */
 	struct vm_sandbox_facts sandbox;
 
+	/* From the first turn of the loop until the kernel or saved state is loaded. */
+	bool loading;
+	struct hv_machine_status loading_status; /* what status tells meanwhile */
+	struct base_error start_err;             /* why it came to nothing */
 	bool running; /* "ready" was said: failures are logged from then on */
 	bool saving;
 	bool reset_waits; /* the guest asked for a reset while a job was under way */
+	bool quit_waits;  /* likewise the command quit, while a state was being saved */
 	bool ending;
 	enum vm_exit exit_code;
 	uint32_t job_count; /* begun, not done */
@@ -93,8 +99,11 @@ struct vm_worker {
 
 /* --- vm_worker.c --- */
 
-/* End the run, with the first reason that was given, as soon as no job is under way. */
+/* End the run, with the first reason that was given, as soon as no job is under way; at
+ * once while the machine is being loaded: there is nothing to finish. */
 void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char *why);
+/* The first job has ended with @code: the guest runs from here, or the start has failed. */
+void vm_worker_loaded(struct vm_worker *worker, int code, const struct base_error *err);
 
 /* --- vm_worker_start.c --- */
 
@@ -102,12 +111,14 @@ void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char 
 BASE_MUST_CHECK int vm_worker_open(struct vm_worker *worker, struct base_error *err);
 BASE_MUST_CHECK int vm_worker_make(struct vm_worker *worker, struct base_error *err);
 BASE_MUST_CHECK int vm_worker_lock_down(struct vm_worker *worker, struct base_error *err);
+BASE_MUST_CHECK int vm_worker_load_begin(struct vm_worker *worker, struct base_error *err);
+/* Job thread: boot or restore. */
 BASE_MUST_CHECK int vm_worker_load(struct vm_worker *worker, struct base_error *err);
 
 /* --- vm_worker_jobs.c --- */
 
-/* @call, @request: NULL when nobody asked.  -EAGAIN too many jobs or a save under way;
- * -EPROTO the worker is ending. */
+/* @call, @request: NULL when nobody asked.  -EAGAIN too many jobs, or the machine is being
+ * loaded or saved; -EPROTO the worker is ending. */
 BASE_MUST_CHECK int vm_worker_job(struct vm_worker *worker, const struct vm_job *job,
 				  const struct vm_call *call, const struct vm_request *request,
 				  struct base_error *err);
@@ -115,6 +126,7 @@ BASE_MUST_CHECK int vm_worker_job(struct vm_worker *worker, const struct vm_job 
 void vm_worker_jobs_done(struct vm_worker *worker);
 
 /* The jobs there are. */
+extern const struct vm_job vm_job_load;
 extern const struct vm_job vm_job_pause;
 extern const struct vm_job vm_job_resume;
 extern const struct vm_job vm_job_save;
@@ -134,10 +146,15 @@ void vm_worker_tell(struct vm_worker *worker, enum vm_news news);
 /* An event to the subscribers.  @fields is taken, may be NULL. */
 void vm_worker_event(struct vm_worker *worker, const char *event, json_t *fields);
 
+/* Half a machine is left: say so, and end. */
+void vm_worker_reset_failed(struct vm_worker *worker, const char *by, const struct base_error *err);
+
 /* --- vm_worker_commands.c --- */
 
 extern const struct vm_command vm_worker_commands[];
 extern const size_t vm_worker_command_count;
+/* Press the power button and set the limit, or end at once; -EAGAIN too many jobs. */
+BASE_MUST_CHECK int vm_worker_quit(struct vm_worker *worker, struct base_error *err);
 
 /* --- vm_worker_status.c --- */
 

@@ -8,6 +8,7 @@
 
 #include "agent/vm_worker_priv.h"
 #include "base/cleanup.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "hypervisor/host_probe.h"
 
@@ -47,6 +48,18 @@ static int open_state_dir(const char *path, int *ret_fd, struct base_error *err)
 				 path, strerrordesc_np(-code));
 	}
 	*ret_fd = base_take_fd(&fd);
+	return 0;
+}
+
+/* What a worker that was killed in the middle of a save left; now, while we can list. */
+static int sweep_state_dir(struct vm_worker *worker, struct base_error *err)
+{
+	int count = base_new_file_sweep(worker->state_dir_fd, err);
+
+	if (count < 0)
+		return base_fail_within(err, count, "key 'state-dir': value '%s'",
+					worker->config->state_dir);
+	worker->swept_count = count;
 	return 0;
 }
 
@@ -102,6 +115,8 @@ int vm_worker_open(struct vm_worker *worker, struct base_error *err)
 				      worker, &worker->control, err);
 	if (code == 0)
 		code = vm_console_new(&config->console, &worker->console, err);
+	if (code == 0 && worker->state_dir_fd >= 0)
+		code = sweep_state_dir(worker, err);
 	return code;
 }
 
@@ -124,6 +139,7 @@ int vm_worker_make(struct vm_worker *worker, struct base_error *err)
 		.kernel_name = config->kernel,
 		.initrd_name = config->initrd,
 	};
+	struct base_leash *leash = NULL;
 	int code = 0;
 
 	memcpy(machine.name, config->name, sizeof(machine.name));
@@ -131,10 +147,10 @@ int vm_worker_make(struct vm_worker *worker, struct base_error *err)
 	code = hv_machine_new(&machine, &fds, &vm_worker_machine_ops, worker, &worker->machine,
 			      err);
 	if (code == 0)
-		code = base_pool_new(1, "job", &worker->jobs, err);
-	if (code == 0)
 		code = base_leash_new(config->leash_page_fd, config->leash_event_fd, config->epoch,
-				      vm_worker_leash_changed, worker, &worker->leash, err);
+				      vm_worker_leash_changed, worker, &leash, err);
+	/* The machine is held until it is loaded: no vCPU has asked for it yet. */
+	atomic_store(&worker->leash, leash);
 	return code;
 }
 
@@ -153,6 +169,20 @@ int vm_worker_lock_down(struct vm_worker *worker, struct base_error *err)
 		spec.directory_fds[0] = vm_control_directory_fd(worker->control);
 	spec.directory_fds[1] = vm_console_directory_fd(worker->console);
 	return vm_sandbox_enter(&spec, &worker->sandbox, err);
+}
+
+int vm_worker_load_begin(struct vm_worker *worker, struct base_error *err)
+{
+	/* The job thread is made after the lock-down, and so is under Landlock, too. */
+	int code = base_pool_new(1, "job", &worker->jobs, err);
+
+	if (code < 0)
+		return code;
+	hv_machine_status(worker->machine, &worker->loading_status);
+	code = vm_worker_job(worker, &vm_job_load, NULL, NULL, err);
+	if (code == 0)
+		worker->loading = true;
+	return code;
 }
 
 int vm_worker_load(struct vm_worker *worker, struct base_error *err)

@@ -33,11 +33,13 @@ static json_t *holds_json(uint32_t holds)
 }
 
 /* One word for several holds: the one that lasts longest. */
-static const char *state_name(uint32_t holds, bool saving)
+static const char *state_name(const struct vm_worker *worker, uint32_t holds)
 {
+	if (worker->loading)
+		return worker->config->restore[0] != '\0' ? "restoring" : "starting";
 	if ((holds & HV_HOLD_STOPPED) != 0)
 		return "stopped";
-	if ((holds & HV_HOLD_SAVE) != 0 || saving)
+	if ((holds & HV_HOLD_SAVE) != 0 || worker->saving)
 		return "saving";
 	if ((holds & HV_HOLD_LEASH) != 0)
 		return "frozen";
@@ -60,11 +62,12 @@ static const char *leash_state_name(enum base_leash_state state)
 
 static json_t *leash_json(struct vm_worker *worker)
 {
+	const struct base_leash *leash = atomic_load(&worker->leash);
 	struct base_leash_terms terms;
 
-	base_leash_terms(worker->leash, &terms);
+	base_leash_terms(leash, &terms);
 	return json_pack("{s:b, s:s, s:o, s:o, s:o}", "bound", worker->config->leash_page_fd >= 0,
-			 "state", leash_state_name(base_leash_state(worker->leash)), "epoch",
+			 "state", leash_state_name(base_leash_state(leash)), "epoch",
 			 number(worker->config->epoch), "soft_deadline_ns", deadline(terms.soft_ns),
 			 "hard_deadline_ns", deadline(terms.hard_ns));
 }
@@ -92,10 +95,13 @@ json_t *vm_worker_status_json(struct vm_worker *worker)
 	struct hv_machine_status status;
 	json_t *object = NULL;
 
-	hv_machine_status(worker->machine, &status);
+	if (worker->loading) /* its parts belong to the job thread */
+		status = worker->loading_status;
+	else
+		hv_machine_status(worker->machine, &status);
 	object = json_pack("{s:s, s:i, s:s, s:o, s:i, s:o, s:s}", "name", worker->config->name,
-			   "pid", (int)getpid(), "state", state_name(status.holds, worker->saving),
-			   "holds", holds_json(status.holds), "vcpus", (int)status.vcpu_count,
+			   "pid", (int)getpid(), "state", state_name(worker, status.holds), "holds",
+			   holds_json(status.holds), "vcpus", (int)status.vcpu_count,
 			   "memory_bytes", number(status.memory_bytes), "backing",
 			   hv_memory_backing_name(status.backing));
 	if (object == NULL)

@@ -2,6 +2,7 @@
 /* Whole reads and writes; files that appear whole and durable, or not. */
 #include "base/file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -9,17 +10,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
-#include "base/clock.h"
 
 #define POSITION_NONE   UINT64_MAX
 #define IO_BYTES_MAX    0x7ffff000U /* what the kernel moves in one call at most */
 #define LOAD_STEP_BYTES 4096
 #define OFFSET_MAX      INT64_MAX /* of off_t */
+#define PART_SUFFIX     ".part"
+#define PART_MODE       0600U
+#define PART_TRIES      16 /* each lost to a writer or sweeper that was faster */
 
 /* True when @offset_bytes..+@size_bytes does not fit an off_t. */
 static bool out_of_range(size_t size_bytes, uint64_t offset_bytes)
@@ -173,32 +177,87 @@ int base_file_load(const char *path, size_t limit_bytes, uint8_t **ret_data, siz
 
 static int name_check(const char *name, struct base_error *err)
 {
-	if (name[0] == '\0' || strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
-	    strchr(name, '/') != NULL)
-		return base_fail(err, -EINVAL, "file name '%s': not a plain name", name);
+	if (name[0] == '\0' || name[0] == '.' || strchr(name, '/') != NULL)
+		return base_fail(err, -EINVAL,
+				 "file name '%s': expected a plain name that does not begin "
+				 "with a dot",
+				 name);
 	if (strlen(name) >= sizeof(((struct base_new_file *)NULL)->name))
 		return base_fail(err, -ENAMETOOLONG, "file name of %zu bytes: at most %zu",
 				 strlen(name), sizeof(((struct base_new_file *)NULL)->name) - 1);
 	return 0;
 }
 
+/* What a writer of ours makes: anything else under such a name is left alone. */
+static bool is_ours(const struct stat *status)
+{
+	return S_ISREG(status->st_mode) && (status->st_mode & 07777) == PART_MODE &&
+	       status->st_uid == geteuid() && status->st_nlink == 1;
+}
+
+/*
+ * Lock an open temporary file.  -EAGAIN: between opening and locking it lost its name (its
+ * writer committed or ended, or it was swept), so that it is not what @temporary names now.
+ * -EWOULDBLOCK has the same number, so a lock that is held gives -EBUSY.
+ */
+static int part_lock(int directory_fd, const char *temporary, int fd)
+{
+	struct stat named;
+	struct stat opened;
+
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? -EBUSY : -errno;
+	if (fstat(fd, &opened) < 0)
+		return -errno;
+	if (fstatat(directory_fd, temporary, &named, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? -EAGAIN : -errno;
+	if (named.st_dev != opened.st_dev || named.st_ino != opened.st_ino)
+		return -EAGAIN;
+	return is_ours(&opened) ? 0 : -EEXIST;
+}
+
+static int part_open(struct base_new_file *file)
+{
+	int code = -EAGAIN;
+
+	for (int i = 0; i < PART_TRIES && code == -EAGAIN; i++) {
+		/* Not blocking: a FIFO must be refused, not waited for. */
+		BASE_CLOSE int fd =
+			openat(file->directory_fd, file->temporary,
+			       O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY,
+			       PART_MODE);
+
+		if (fd < 0)
+			return errno == ELOOP || errno == EISDIR ? -EEXIST : -errno;
+		code = part_lock(file->directory_fd, file->temporary, fd);
+		if (code == 0 && ftruncate(fd, 0) < 0)
+			code = -errno;
+		if (code == 0)
+			file->fd = base_take_fd(&fd);
+	}
+	return code == -EAGAIN ? -EBUSY : code; /* others come and go under that name */
+}
+
 int base_new_file_begin(int directory_fd, const char *name, struct base_new_file *ret_file,
 			struct base_error *err)
 {
 	struct base_new_file file = { .directory_fd = directory_fd, .fd = -1 };
-	uint64_t random = 0;
 	int code = name_check(name, err);
 
 	if (code < 0)
 		return code;
-	base_random_bytes(&random, sizeof(random));
 	(void)snprintf(file.name, sizeof(file.name), "%s", name);
-	(void)snprintf(file.temporary, sizeof(file.temporary), "%s.%016" PRIx64 ".tmp", name,
-		       random);
-	file.fd = openat(directory_fd, file.temporary,
-			 O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (file.fd < 0)
-		return base_fail_errno(err, -errno, "create '%s'", file.temporary);
+	(void)snprintf(file.temporary, sizeof(file.temporary), ".%s" PART_SUFFIX, name);
+	code = part_open(&file);
+	if (code == -EBUSY)
+		return base_fail(err, code, "'%s': another writer is at it", file.temporary);
+	if (code == -EEXIST)
+		return base_fail(err, code,
+				 "'%s': something else is there: expected nothing, or a file of "
+				 "ours with mode 0600",
+				 file.temporary);
+	if (code < 0)
+		return base_fail_errno(err, code, "create '%s'", file.temporary);
 	*ret_file = file;
 	return 0;
 }
@@ -209,7 +268,7 @@ void base_new_file_abort(struct base_new_file *file)
 
 	if (file->fd < 0)
 		return;
-	(void)unlinkat(file->directory_fd, file->temporary, 0);
+	(void)unlinkat(file->directory_fd, file->temporary, 0); /* while it is locked */
 	base_closep(&file->fd);
 	errno = saved_errno;
 }
@@ -220,7 +279,8 @@ int base_new_file_commit(struct base_new_file *file, struct base_error *err)
 
 	base_assert(file->fd >= 0);
 	if (fsync(file->fd) < 0) {
-		code = -errno;
+		/* A network file system's timeout: nothing is in place, so not our "unknown". */
+		code = errno == ETIMEDOUT ? -EIO : -errno;
 		base_new_file_abort(file);
 		return base_fail_errno(err, code, "'%s': fsync", file->name);
 	}
@@ -232,9 +292,46 @@ int base_new_file_commit(struct base_new_file *file, struct base_error *err)
 	base_closep(&file->fd);
 	/* From here on the file is there; only a power cut can still undo it. */
 	if (fsync(file->directory_fd) < 0)
-		return base_fail_errno(err, -errno,
-				       "'%s' is in place, but may not survive a power cut: "
-				       "fsync of its directory",
-				       file->name);
+		return base_fail(err, -ETIMEDOUT,
+				 "'%s' is in place, but not known to be durable: fsync of its "
+				 "directory: %s",
+				 file->name, strerrordesc_np(errno));
 	return 0;
+}
+
+static bool is_part_name(const char *name)
+{
+	size_t size = strlen(name);
+	size_t suffix = sizeof(PART_SUFFIX) - 1;
+
+	return name[0] == '.' && size > suffix + 1 &&
+	       strcmp(name + size - suffix, PART_SUFFIX) == 0;
+}
+
+/* True when it was removed. */
+static bool part_sweep(int directory_fd, const char *temporary)
+{
+	BASE_CLOSE int fd = openat(directory_fd, temporary,
+				   O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+
+	return fd >= 0 && part_lock(directory_fd, temporary, fd) == 0 &&
+	       unlinkat(directory_fd, temporary, 0) == 0;
+}
+
+int base_new_file_sweep(int directory_fd, struct base_error *err)
+{
+	BASE_CLOSE int fd = openat(directory_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *list = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *entry = NULL;
+	int count = 0;
+
+	if (list == NULL)
+		return base_fail_errno(err, -errno, "list the directory");
+	(void)base_take_fd(&fd); /* the stream's */
+	/* A stream of this call's own. */
+	while ((entry = readdir(list)) != NULL) /* NOLINT(concurrency-mt-unsafe) */
+		if (is_part_name(entry->d_name) && part_sweep(directory_fd, entry->d_name))
+			count++;
+	(void)closedir(list);
+	return count;
 }

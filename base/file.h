@@ -31,25 +31,43 @@ BASE_MUST_CHECK int base_file_load(const char *path, size_t limit_bytes, uint8_t
 
 /*
  * A file that appears under its name only when whole and durable.
- * begin: creates "<name>.<random>.tmp" in @directory_fd (borrowed, must outlive it);
- * commit: fsync of the file, rename over <name>, fsync of the directory;
- * abort (or free without commit): the temporary file is gone, <name> is as before.
+ *
+ * Until then it is ".<name>.part" in the same directory, locked (flock) for as long as
+ * somebody writes it.  One name, not a random one: what a killed writer left is written
+ * over by the next one, or removed by base_new_file_sweep(); the lock tells it from a
+ * file that is being written.
+ *
+ * begin: opens that file, locks and empties it.  @directory_fd is borrowed and must
+ * outlive the object.  -EINVAL @name is empty, has a slash or begins with a dot;
+ * -ENAMETOOLONG; -EBUSY another writer is at it; -EEXIST something is there that no
+ * writer left (no file of ours with mode 0600 and one name); what the system said.
+ *
+ * commit: fsync of the file, rename over <name>, fsync of the directory.  Ends the
+ * object either way.  -ETIMEDOUT the directory could not be synced: the file is in place
+ * under <name>, but whether it survives a power cut is UNKNOWN; after any other error
+ * the temporary file is gone and <name> is as before.
+ *
+ * abort: the temporary file is gone, <name> is as before.  After a commit it does nothing.
  *
  * Only the owner may read the file (mode 0600): it may hold a guest's memory.
- * begin: -EINVAL when @name is empty, "." or ".." or has a slash; -ENAMETOOLONG;
- * what openat gave.  commit ends the object either way: on failure the temporary file
- * is gone and <name> is as before, except that a failed fsync of the directory (the
- * text says so) leaves the new file in place.  abort after either does nothing.
  */
 struct base_new_file {
 	int directory_fd; /* borrowed */
 	int fd;           /* owned; -1 when not open */
 	char name[256];
-	char temporary[288];
+	char temporary[264]; /* ".<name>.part" */
 };
 BASE_MUST_CHECK int base_new_file_begin(int directory_fd, const char *name,
 					struct base_new_file *ret_file, struct base_error *err);
 BASE_MUST_CHECK int base_new_file_commit(struct base_new_file *file, struct base_error *err);
 void base_new_file_abort(struct base_new_file *file);
+
+/**
+ * base_new_file_sweep - remove what killed writers left in @directory_fd (borrowed).
+ * Files ".*.part" that are ours (regular, mode 0600, one name) and that nobody has locked.
+ * A writer that begins in the same instant may get -EBUSY.
+ * Return: how many were removed; or -errno when the directory cannot be listed.
+ */
+BASE_MUST_CHECK int base_new_file_sweep(int directory_fd, struct base_error *err);
 
 #endif

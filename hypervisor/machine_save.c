@@ -228,7 +228,7 @@ static int save_held(struct hv_machine *machine, int directory_fd, const char *n
 		r = base_fail(err, -EAGAIN, "the leash is not held");
 	if (r < 0) {
 		base_new_file_abort(&file);
-		return r;
+		return r == -ETIMEDOUT ? -EIO : r; /* no file: that is known */
 	}
 	return base_new_file_commit(&file, err);
 }

@@ -29,9 +29,11 @@ check() { # check NAME COMMAND...
 	fi
 }
 ctl() { deploy/ctl "$dir/control" "$@" 2>>"$dir/ctl.err"; }
+memory=96M
+words=
 start() {
-	"$VM" --name life --memory 96M --vcpus 2 --kernel "$GUEST" --test-page on \
-		--cmdline "testpage=0xfed80000 ws=24M content=random rate=5000 report=100" \
+	"$VM" --name life --memory "$memory" --vcpus 2 --kernel "$GUEST" --test-page on \
+		--cmdline "testpage=0xfed80000 ws=24M content=random rate=5000 report=100 $words" \
 		--console "file:$dir/console" --control "$dir/control" --state-dir "$dir" "$@" 2>>"$dir/log" &
 	worker=$!
 	pids=("$worker")
@@ -76,17 +78,31 @@ check goes_on_after_a_save goes_on
 refused() { ! ctl save "file=$1" >"$dir/out"; }
 check save_outside_the_folder_is_refused refused ../b.state
 check save_refused_changes_nothing goes_on
-ctl save file=b.state >"$dir/out"
-check save_that_stays_paused stands_still
-check nothing_temporary_left test -z "$(find "$dir" -name '*.tmp*')"
+check nothing_temporary_left test -z "$(find "$dir" -name '*.part')"
 
 second() { # a second worker at the same socket is refused, and the first goes on
 	! "$VM" --name other --memory 64M --kernel "$GUEST" --control "$dir/control" 2>"$dir/second" &&
 		[ "$(wc -l <"$dir/second")" = 1 ] && grep -q "$worker" "$dir/second"
 }
 check second_worker_is_refused_by_pid second
-ctl stop >"$dir/out"
-check stop_ends_in_order ends_with 0
+
+# A save that is not told to go on hands the machine to the file: the worker ends, and says so first.
+: >"$dir/events"
+deploy/ctl "$dir/control" --events >"$dir/events" 2>/dev/null &
+listener=$!
+for _ in {1..600}; do # until it is heard
+	grep -q paused "$dir/events" && break
+	ctl pause >"$dir/out"
+	sleep 0.05
+done
+ctl resume >"$dir/out"
+check goes_on_with_a_listener goes_on
+ctl save file=b.state >"$dir/out"
+check save_answers grep -q '"file": "b.state"' "$dir/out"
+check save_ends_the_worker ends_with 0
+wait "$listener"
+check save_tells_subscribers grep -q '"saved".*"go_on": false' "$dir/events"
+check save_is_the_reason grep -q 'evt=vm.ending .*why=saved' "$dir/log"
 check no_socket_left nothing_left
 
 start --restore "$dir/b.state"
@@ -100,6 +116,12 @@ check starts_again_after_kill_9 goes_on
 ctl reset >"$dir/out"
 check resets_in_place goes_on
 check a_reset_is_a_boot test "$(grep -c 'guest: boot' "$dir/console")" = 2
+ctl stop >"$dir/out"
+check stop_ends_in_order ends_with 0
+check no_socket_left_by_stop nothing_left
+
+start
+check boots_again goes_on
 kill -TERM "$worker"
 check sigterm_ends_in_order ends_with 0
 
@@ -125,4 +147,116 @@ other_size() {
 		2>"$dir/refused" && grep -q 'memory: the saved VM has 96 MiB' "$dir/refused"
 }
 check other_configuration_is_refused other_size
+
+# --- killed in the middle of a save ---
+
+memory=384M
+words="fill=224M"
+kill_while_saving() { # kill_while_saving NAME: kill -9 while .NAME.part is being written
+	local try saver
+	for try in {1..20}; do
+		ctl save "file=$1" go_on=true >"$dir/out" &
+		saver=$!
+		until [ -s "$dir/.$1.part" ]; do
+			kill -0 "$saver" 2>/dev/null || break
+		done
+		kill -STOP "$worker" # nothing moves while we look
+		until grep -q '^State:.T' "/proc/$worker/status"; do
+			kill -0 "$worker" || return 1
+			sleep 0.01
+		done
+		if [ -s "$dir/.$1.part" ]; then
+			kill -9 "$worker"
+			wait "$worker" 2>/dev/null
+			wait "$saver"
+			return 0
+		fi
+		kill -CONT "$worker"
+		wait "$saver"
+	done
+	echo "never found .$1.part in $try tries"
+	return 1
+}
+: >"$dir/console"
+start
+check larger_one_boots goes_on
+check killed_in_a_save kill_while_saving new.state
+check killed_save_left_its_part test -s "$dir/.new.state.part"
+whole_or_absent() { [ ! -e "$dir/$1" ] || head -c 8 "$dir/$1" | grep -q GODWITSV; }
+check name_has_no_half_file whole_or_absent new.state
+: >"$dir/log"
+start
+check starts_after_a_killed_save goes_on
+check start_sweeps_the_part test ! -e "$dir/.new.state.part"
+check sweep_is_logged grep -q 'evt=vm.swept .*files=1' "$dir/log"
+ctl save file=d.state go_on=true >"$dir/out"
+check killed_in_a_later_save kill_while_saving d.state
+: >"$dir/console"
+start --restore "$dir/d.state"
+check file_of_the_name_is_whole goes_on
+ctl save file=d.state >"$dir/out"
+check save_over_it_ends_the_worker ends_with 0
+
+# --- commands and signals while a state is read ---
+
+early() { # early LINES: connect as soon as there is a socket; its answers, until the worker ends
+	python3 - "$dir/control" "$1" <<'P'
+import socket
+import sys
+import time
+print("up", flush=True)
+link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+end = time.monotonic() + 60
+while True:
+    try:
+        link.connect(sys.argv[1])
+        break
+    except OSError:
+        if time.monotonic() > end:
+            sys.exit("no socket")
+        time.sleep(0.001)
+link.sendall((sys.argv[2] + "\n").encode())
+for line in link.makefile("r"):
+    print(line.strip(), flush=True)
+P
+}
+: >"$dir/log"
+: >"$dir/out"
+early '{"id":1,"cmd":"status"}
+{"id":2,"cmd":"pause"}
+{"id":3,"cmd":"stop"}' >"$dir/out" &
+client=$!
+until [ -s "$dir/out" ]; do sleep 0.01; done
+start --restore "$dir/d.state"
+check stop_while_restoring_ends ends_with 0
+wait "$client"
+check status_while_restoring grep -q '"state":"restoring"' "$dir/out"
+check change_while_restoring_is_refused grep -q '"code":"EAGAIN".*loaded' "$dir/out"
+check stopped_before_it_ran test "$(grep -c 'evt=vm.ready' "$dir/log")" = 0
+check nothing_left_of_the_restore nothing_left
+: >"$dir/out"
+early '{"id":1,"cmd":"status"}' >"$dir/out" &
+client=$!
+until [ -s "$dir/out" ]; do sleep 0.01; done
+start --restore "$dir/d.state"
+for _ in {1..6000}; do
+	grep -q '"ok":true' "$dir/out" && break
+	sleep 0.01
+done
+kill -TERM "$worker"
+check sigterm_after_an_early_status_ends ends_with 0
+wait "$client"
+check nothing_left_of_it_either nothing_left
+
+# --- quit while a state is being saved is carried out after it ---
+
+: >"$dir/console"
+start --restore "$dir/d.state" --quit-timeout 0
+check restores_again goes_on
+early '{"id":1,"cmd":"save","file":"e.state","go_on":true}
+{"id":2,"cmd":"quit"}' >"$dir/out"
+check quit_during_a_save_ends ends_with 0
+check quit_is_accepted grep -q '"id":2,"ok":true' "$dir/out"
+check save_is_finished_first grep -q '"id":1,"ok":true' "$dir/out"
+check save_before_the_quit_is_there test -s "$dir/e.state"
 exit $failed

@@ -18,6 +18,9 @@
 /* The section that criterion's Test() collects pointers in; the linker gives its ends. */
 extern struct criterion_test *__start_cr_tst[];
 extern struct criterion_test *__stop_cr_tst[];
+/* And the one of TestSuite(); a program need not have any. */
+extern struct criterion_suite *__start_cr_sts[] __attribute__((weak));
+extern struct criterion_suite *__stop_cr_sts[] __attribute__((weak));
 
 #define SKIPPED 77
 
@@ -55,9 +58,22 @@ void criterion_skip_test(const char *format, ...)
 	exit(SKIPPED);
 }
 
+/* What the suite of the running test says for all its tests; NULL for nothing. */
+static const struct criterion_test_extra_data *suite_data(void)
+{
+	for (struct criterion_suite **at = __start_cr_sts; at < __stop_cr_sts; at++)
+		if (*at != NULL && strcmp((*at)->name, running->category) == 0)
+			return (*at)->data;
+	return NULL;
+}
+
 /* What a test's own entry calls, in this order. */
 void criterion_internal_test_setup(void)
 {
+	const struct criterion_test_extra_data *suite = suite_data();
+
+	if (suite != NULL && suite->init != NULL)
+		suite->init();
 	if (running->data->init != NULL)
 		running->data->init();
 }
@@ -69,8 +85,12 @@ void criterion_internal_test_main(void (*body)(void))
 
 void criterion_internal_test_teardown(void)
 {
+	const struct criterion_test_extra_data *suite = suite_data();
+
 	if (running->data->fini != NULL)
 		running->data->fini();
+	if (suite != NULL && suite->fini != NULL)
+		suite->fini();
 }
 
 _Noreturn static void run_here(const struct criterion_test *test)

@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -275,16 +276,155 @@ Test(file, failed_commit_leaves_nothing, .init = begin, .fini = end)
 	cr_assert_eq(names(false), 1);
 }
 
-Test(file, two_writers_do_not_meet, .init = begin, .fini = end)
+Test(file, second_writer_is_refused_while_the_first_writes, .init = begin, .fini = end)
 {
+	struct base_error err = { .code = 0 };
 	struct base_new_file one;
 	struct base_new_file two;
 
 	begin_file("state", &one, "one");
+	cr_assert_eq(base_new_file_begin(folder_fd, "state", &two, &err), -EBUSY);
+	cr_assert_not_null(strstr(err.text, ".state.part"), "%s", err.text);
+	begin_file("other", &two, "two"); /* another name is another file */
+	base_new_file_abort(&two);
+	cr_assert_eq(base_new_file_commit(&one, NULL), 0);
+	expect_content("state", "one");
 	begin_file("state", &two, "two");
 	cr_assert_eq(base_new_file_commit(&two, NULL), 0);
-	base_new_file_abort(&one);
 	expect_content("state", "two");
+	cr_assert_eq(names(false), 1);
+}
+
+/* What kill -9 leaves: a temporary file without a lock. */
+Test(file, leftover_is_written_over, .init = begin, .fini = end)
+{
+	struct base_new_file file;
+
+	put(".state.part", "left by a writer that was killed", 32);
+	begin_file("state", &file, "new");
+	cr_assert_eq(base_new_file_commit(&file, NULL), 0);
+	expect_content("state", "new");
+	cr_assert_eq(names(false), 1);
+}
+
+Test(file, what_no_writer_left_is_refused, .init = begin, .fini = end)
+{
+	struct base_error err = { .code = 0 };
+	struct base_new_file file;
+
+	put("mine", "precious", 8);
+	cr_assert_eq(symlinkat("mine", folder_fd, ".a.part"), 0);
+	cr_assert_eq(linkat(folder_fd, "mine", folder_fd, ".b.part", 0), 0);
+	cr_assert_eq(mkfifoat(folder_fd, ".c.part", 0600), 0);
+	cr_assert_eq(mkdirat(folder_fd, ".d.part", 0700), 0);
+	put(".e.part", "shared", 6);
+	cr_assert_eq(fchmodat(folder_fd, ".e.part", 0644, 0), 0);
+	for (char name[] = "a"; name[0] <= 'e'; name[0]++) {
+		cr_assert_eq(base_new_file_begin(folder_fd, name, &file, &err), -EEXIST, "%s",
+			     name);
+		cr_assert_not_null(strstr(err.text, ".part"));
+	}
+	cr_assert_eq(base_new_file_sweep(folder_fd, NULL), 0);
+	cr_assert_eq(names(false), 6);
+	expect_content("mine", "precious");
+}
+
+/* A descriptor that only names the directory can rename in it, but not sync it. */
+Test(file, directory_that_cannot_be_synced_is_unknown, .init = begin, .fini = end)
+{
+	struct base_error err = { .code = 0 };
+	struct base_new_file file;
+	int path_fd = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	cr_assert_eq(base_new_file_begin(path_fd, "state", &file, &err), 0, "%s", err.text);
+	cr_assert_eq(base_write_all(file.fd, "new", 3), 0);
+	cr_assert_eq(base_new_file_commit(&file, &err), -ETIMEDOUT);
+	cr_assert_not_null(strstr(err.text, "in place, but not known to be durable"), "%s",
+			   err.text);
+	cr_assert_eq(file.fd, -1);
+	base_new_file_abort(&file);
+	expect_content("state", "new");
+	cr_assert_eq(names(false), 1);
+	(void)close(path_fd);
+}
+
+Test(file, sweep_removes_leftovers_only, .init = begin, .fini = end)
+{
+	struct base_error err = { .code = 0 };
+	struct base_new_file file;
+
+	cr_assert_eq(base_new_file_sweep(folder_fd, &err), 0);
+	put(".one.part", "left", 4);
+	put(".two.part", "", 0);
+	put("state", "whole", 5);
+	put("three.part", "not hidden", 10);
+	put(".part", "no name", 7);
+	begin_file("busy", &file, "being written");
+	cr_assert_eq(base_new_file_sweep(folder_fd, &err), 2, "%s", err.text);
+	cr_assert_eq(names(false), 4);
+	cr_assert_eq(base_new_file_commit(&file, NULL), 0);
+	expect_content("busy", "being written");
+	cr_assert_eq(base_new_file_sweep(-1, &err), -EBADF);
+}
+
+struct race {
+	atomic_bool over;
+	atomic_int foreign; /* errors that no race explains */
+};
+
+static void *write_again_and_again(void *context)
+{
+	struct race *race = context;
+
+	for (int i = 0; i < 300; i++) {
+		struct base_new_file file;
+		int code = base_new_file_begin(folder_fd, "state", &file, NULL);
+
+		if (code == 0)
+			code = base_write_all(file.fd, "whole", 5);
+		if (code == 0 && i % 3 == 0)
+			base_new_file_abort(&file);
+		else if (code == 0)
+			code = base_new_file_commit(&file, NULL);
+		if (code < 0 && code != -EBUSY)
+			atomic_fetch_add(&race->foreign, 1);
+	}
+	return NULL;
+}
+
+static void *sweep_again_and_again(void *context)
+{
+	struct race *race = context;
+
+	while (!atomic_load(&race->over))
+		if (base_new_file_sweep(folder_fd, NULL) < 0)
+			atomic_fetch_add(&race->foreign, 1);
+	return NULL;
+}
+
+/* Writers and a sweeper at one name: the file under it is always whole. */
+Test(file, writers_and_sweepers_do_no_harm, .init = begin, .fini = end)
+{
+	struct race race = { .over = false };
+	struct base_new_file file;
+	pthread_t writers[2];
+	pthread_t sweeper;
+
+	begin_file("state", &file, "whole");
+	cr_assert_eq(base_new_file_commit(&file, NULL), 0);
+	cr_assert_eq(base_thread_start(&sweeper, "sweep", sweep_again_and_again, &race, NULL), 0);
+	for (int i = 0; i < 2; i++)
+		cr_assert_eq(
+			base_thread_start(&writers[i], "write", write_again_and_again, &race, NULL),
+			0);
+	for (int i = 0; i < 300; i++)
+		expect_content("state", "whole");
+	for (int i = 0; i < 2; i++)
+		base_thread_join(writers[i]);
+	atomic_store(&race.over, true);
+	base_thread_join(sweeper);
+	cr_assert_eq(atomic_load(&race.foreign), 0);
+	expect_content("state", "whole");
 	cr_assert_eq(names(false), 1);
 }
 
@@ -300,6 +440,7 @@ Test(file, names_are_checked, .init = begin, .fini = end)
 	cr_assert_eq(base_new_file_begin(folder_fd, ".", &file, &err), -EINVAL);
 	cr_assert_eq(base_new_file_begin(folder_fd, "..", &file, &err), -EINVAL);
 	cr_assert_eq(base_new_file_begin(folder_fd, "a/b", &file, &err), -EINVAL);
+	cr_assert_eq(base_new_file_begin(folder_fd, ".a.part", &file, &err), -EINVAL);
 	cr_assert_eq(base_new_file_begin(folder_fd, longer, &file, &err), -ENAMETOOLONG);
 	longer[255] = '\0'; /* a name the system takes, but not with our suffix */
 	cr_assert_eq(base_new_file_begin(folder_fd, longer, &file, &err), -ENAMETOOLONG);
