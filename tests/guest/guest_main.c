@@ -18,7 +18,10 @@
 #define PIT_CHANNEL_0     0x40
 #define PIT_MODE_0        0x30  /* count down once; no interrupt reaches anybody */
 #define CALIBRATE_PIT     11932 /* 10 ms */
-#define CALIBRATE_SAMPLES 20000 /* a PIT that has not moved by then is none */
+/* A PIT that has not got there after so many looks *and* so many ticks is none: looks alone may be
+ * quick, and ticks alone may be one look of a guest that did not get a processor. */
+#define CALIBRATE_SAMPLES 20000
+#define CALIBRATE_TICKS   (1ULL << 33)
 #define APIC_ICR          0x300
 #define APIC_ICR_HIGH     0x310
 #define APIC_ID           0x020
@@ -75,9 +78,9 @@ static bool measure(uint64_t *ret_tsc_khz, uint64_t *ret_lapic_khz)
 	guest_sample(); /* the first one may still see the old count */
 	first = guest_sample();
 	for (unsigned int i = 0; pit < CALIBRATE_PIT; i++) {
-		if (i == CALIBRATE_SAMPLES)
-			return false;
 		last = guest_sample();
+		if (i >= CALIBRATE_SAMPLES && last.tsc - first.tsc > CALIBRATE_TICKS)
+			return false;
 		pit = (first.pit - last.pit) & 0xffff;
 	}
 	guest_call(SUPER_APIC_WRITE, APIC_COUNT, 0, 0);
