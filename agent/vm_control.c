@@ -252,10 +252,11 @@ static void listening_ready(void *context, uint32_t events)
 int vm_control_new(const char *path, const struct vm_command *commands, size_t command_count,
 		   void *context, struct vm_control **ret_control, struct base_error *err)
 {
-	BASE_CLEANUP(vm_control_freep) struct vm_control *control = calloc(1, sizeof(*control));
+	BASE_CLEANUP(vm_control_freep) struct vm_control *control = NULL;
 	int code = 0;
 
 	base_assert(command_count > 0 && command_count <= VM_CONTROL_COMMANDS_MAX);
+	control = calloc(1, sizeof(*control));
 	if (control == NULL)
 		return base_fail(err, -ENOMEM, "control socket: no memory");
 	control->listening = VM_SOCKET_NONE;
