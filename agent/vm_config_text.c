@@ -152,8 +152,8 @@ void vm_config_man(FILE *out)
 	man_keys(out);
 	(void)fputs(
 		".SH SIGNALS\n"
-		"SIGTERM and SIGINT cut the machine's power and end the worker in order, like\n"
-		"the control command\n"
+		"SIGTERM, SIGINT, SIGQUIT and, unless ignored at the start, SIGHUP cut the\n"
+		"machine's power and end the worker in order, like the control command\n"
 		".BR stop .\n"
 		"A state that is being saved is finished first; a kernel or saved state that is\n"
 		"being loaded is not.\n"

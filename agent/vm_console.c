@@ -28,6 +28,8 @@ const char *vm_console_kind_name(enum vm_console_kind kind)
 	return kind > VM_CONSOLE_INVALID && kind < VM_CONSOLE_KINDS ? names[kind] : "invalid";
 }
 
+#define WRITE_MORE 1 /* of write_out(): a ring's worth is out, and there is more */
+
 static void unwatch(struct base_loop_fd **watch)
 {
 	base_loop_remove(*watch);
@@ -66,6 +68,8 @@ static void sink_failed(struct vm_console *console, int code)
 /* Write what is there until the sink would block; 0 all written, -EAGAIN, or an error. */
 static int write_out(struct vm_console *console)
 {
+	size_t written_bytes = 0;
+
 	for (;;) {
 		const uint8_t *bytes = NULL;
 		size_t size_bytes = vm_ring_span(&console->ring, &bytes);
@@ -81,6 +85,10 @@ static int write_out(struct vm_console *console)
 		if (done < 0)
 			return -errno;
 		vm_ring_consume(&console->ring, (size_t)done);
+		written_bytes += (size_t)done;
+		if (written_bytes >= VM_CONSOLE_RING_BYTES)
+			return WRITE_MORE; /* a guest that prints without end must not keep the loop
+					    */
 		if (console->blocking_out)
 			return -EAGAIN; /* ask again whether the next piece would block */
 	}
@@ -102,6 +110,8 @@ static void update_watches(struct vm_console *console)
 		base_loop_modify(console->out_watch, out);
 }
 
+static void drain_posted(void *context);
+
 static void drain(struct vm_console *console)
 {
 	int code = 0;
@@ -113,6 +123,8 @@ static void drain(struct vm_console *console)
 	wanted = code == -EAGAIN && console->out_watch != NULL;
 	if (code < 0 && !wanted)
 		sink_failed(console, code);
+	if (code == WRITE_MORE && !atomic_exchange(&console->posted, true))
+		(void)!base_loop_post(console->loop, drain_posted, console);
 	if (wanted != console->out_wanted) {
 		console->out_wanted = wanted;
 		update_watches(console);
@@ -229,8 +241,14 @@ static void input_ready(void *context, uint32_t events)
 
 static void output_ready(void *context, uint32_t events)
 {
-	(void)events; /* an error shows at the write */
-	drain(context);
+	struct vm_console *console = context;
+
+	drain(console);
+	/* Reported for ever by epoll; a later write tells the error. */
+	if ((events & (EPOLLERR | EPOLLHUP)) != 0 && console->out_watch != NULL) {
+		unwatch(&console->out_watch);
+		console->out_wanted = false;
+	}
 }
 
 /* --- the socket's clients --- */
@@ -312,6 +330,8 @@ void vm_console_finish(struct vm_console *console)
 		uint64_t now_ns = base_clock_boot_ns(&base_clock_system);
 		struct pollfd wait = { .fd = console->out_fd, .events = POLLOUT };
 
+		if (code == WRITE_MORE)
+			continue;
 		if (code != -EAGAIN) {
 			if (code < 0)
 				sink_failed(console, code);

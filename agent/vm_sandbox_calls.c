@@ -243,7 +243,6 @@ static int add_conditional(scmp_filter_ctx filter)
 		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_SETFD) } },
 		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_GETFL) } },
 		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_SETFL) } },
-		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_DUPFD_CLOEXEC) } },
 	};
 
 	return add_rules(filter, rules, sizeof(rules) / sizeof(rules[0]));
@@ -255,7 +254,7 @@ static int add_files(scmp_filter_ctx filter, const struct vm_sandbox_spec *spec)
 	const int state = spec->state_dir_fd;
 	const struct rule state_rules[] = {
 		{ SCMP_SYS(openat), 1, { INT_ARG(0, state) } },
-		{ SCMP_SYS(unlinkat), 1, { INT_ARG(0, state) } },
+		{ SCMP_SYS(unlinkat), 2, { INT_ARG(0, state), INT_ARG(2, 0) } },
 		{ SCMP_SYS(renameat), 2, { INT_ARG(0, state), INT_ARG(2, state) } },
 		{ SCMP_SYS(renameat2), 2, { INT_ARG(0, state), INT_ARG(2, state) } },
 	};
@@ -267,8 +266,8 @@ static int add_files(scmp_filter_ctx filter, const struct vm_sandbox_spec *spec)
 		code = add_rules(filter, state_rules, sizeof(state_rules) / sizeof(state_rules[0]));
 	for (size_t i = 0; code == 0 && i < VM_SANDBOX_DIRECTORIES; i++) {
 		const struct rule rule = { SCMP_SYS(unlinkat),
-					   1,
-					   { INT_ARG(0, spec->directory_fds[i]) } };
+					   2,
+					   { INT_ARG(0, spec->directory_fds[i]), INT_ARG(2, 0) } };
 
 		if (spec->directory_fds[i] < 0)
 			continue;

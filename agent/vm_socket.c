@@ -70,6 +70,7 @@ static int take_lock(const char *path, const char *what, struct vm_socket *liste
 		     struct base_error *err)
 {
 	char text[24];
+	int code = 0;
 
 	for (;;) {
 		listening->lock_fd =
@@ -79,8 +80,10 @@ static int take_lock(const char *path, const char *what, struct vm_socket *liste
 			return base_fail_errno(err, -errno, "%s '%s': lock file '%s'", what, path,
 					       listening->lock_name);
 		if (flock(listening->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-			int code = errno == EWOULDBLOCK ? -EBUSY : -errno;
-			long holder = read_holder(listening->lock_fd);
+			long holder = 0;
+
+			code = errno == EWOULDBLOCK ? -EBUSY : -errno;
+			holder = read_holder(listening->lock_fd);
 
 			base_closep(&listening->lock_fd);
 			listening->lock_fd = -1;
@@ -97,7 +100,8 @@ static int take_lock(const char *path, const char *what, struct vm_socket *liste
 	(void)snprintf(text, sizeof(text), "%ld\n", (long)getpid());
 	if (ftruncate(listening->lock_fd, 0) < 0)
 		return base_fail_errno(err, -errno, "%s '%s': lock file", what, path);
-	return base_pwrite_all(listening->lock_fd, text, strlen(text), 0);
+	code = base_pwrite_all(listening->lock_fd, text, strlen(text), 0);
+	return code < 0 ? base_fail_errno(err, code, "%s '%s': lock file", what, path) : 0;
 }
 
 static int remove_stale(const char *path, const char *what, const struct vm_socket *listening,

@@ -15,8 +15,12 @@
 
 void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char *why)
 {
-	if (worker->ending)
+	if (worker->ending) {
+		/* The parent decides by this one; it is never hidden by an earlier end. */
+		if (exit_code == VM_EXIT_STALE)
+			worker->exit_code = exit_code;
 		return;
+	}
 	worker->ending = true;
 	worker->exit_code = exit_code;
 	base_log(BASE_LOG_NOTICE, "vm.ending", "vm=%s exit=%d why=%s", worker->config->name,
@@ -44,11 +48,16 @@ static void quit_expired(void *context)
 static int take_signals(struct vm_worker *worker, struct base_error *err)
 {
 	struct sigaction ignore = { .sa_handler = SIG_IGN };
+	struct sigaction before;
 	sigset_t signals;
 
 	(void)sigemptyset(&signals);
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGQUIT);
+	/* A terminal that hangs up; under nohup that is no reason to end. */
+	if (sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+		(void)sigaddset(&signals, SIGHUP);
 	if (sigaction(SIGPIPE, &ignore, NULL) < 0 ||
 	    pthread_sigmask(SIG_BLOCK, &signals, NULL) != 0)
 		return base_fail(err, -EINVAL, "signals: cannot be set up");
@@ -115,9 +124,10 @@ static void log_ready(const struct vm_worker *worker)
 			 worker->config->name, base_log_str(status.cpu_text));
 }
 
-static enum vm_exit exit_of(int code)
+/* Stale is what the leash says, never a file on some network. */
+static enum vm_exit exit_of(const struct vm_worker *worker, int code)
 {
-	return code == -ESTALE ? VM_EXIT_STALE : VM_EXIT_FAILED;
+	return code == -ESTALE && worker->leash_refused ? VM_EXIT_STALE : VM_EXIT_FAILED;
 }
 
 static int begin_running(struct vm_worker *worker, struct base_error *err)
@@ -139,7 +149,7 @@ void vm_worker_loaded(struct vm_worker *worker, int code, const struct base_erro
 	if (code == 0)
 		code = begin_running(worker, &worker->start_err);
 	if (code < 0) { /* the caller of vm_worker_run() says why, in one line */
-		worker->exit_code = exit_of(code);
+		worker->exit_code = exit_of(worker, code);
 		worker->ending = true;
 		base_loop_stop(worker->loop);
 		return;
@@ -225,7 +235,7 @@ enum vm_exit vm_worker_run(const struct vm_config *config, struct base_error *er
 	if (code == 0)
 		code = run(&worker, &why);
 	else
-		worker.exit_code = exit_of(code);
+		worker.exit_code = exit_of(&worker, code);
 	if (worker.loading)
 		leave(&worker);
 	release(&worker);

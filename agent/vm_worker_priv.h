@@ -62,6 +62,7 @@ struct vm_worker {
 	int kvm_fd;
 	int kernel_fd;
 	int initrd_fd;
+	bool leash_refused; /* the start failed at the leash */
 	int restore_fd;
 	int state_dir_fd;
 	int signal_fd;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -32,6 +33,16 @@ static int open_input(const char *key, const char *path, int *ret_fd, struct bas
 				 path, status.st_mode);
 	*ret_fd = base_take_fd(&fd);
 	return 0;
+}
+
+/* Held to the worker's end: two workers must not go on from one saved state at once. */
+static int lock_restore(struct vm_worker *worker, struct base_error *err)
+{
+	if (worker->restore_fd < 0 || flock(worker->restore_fd, LOCK_EX | LOCK_NB) == 0)
+		return 0;
+	return base_fail(err, errno == EWOULDBLOCK ? -EBUSY : -errno,
+			 "key 'restore': value '%s': another worker goes on from it: expected one",
+			 worker->config->restore);
 }
 
 static int open_state_dir(const char *path, int *ret_fd, struct base_error *err)
@@ -96,6 +107,8 @@ static int open_files(struct vm_worker *worker, struct base_error *err)
 		if (code < 0)
 			return code;
 	}
+	if (lock_restore(worker, err) < 0)
+		return -EBUSY;
 	return config->state_dir[0] != '\0'
 		       ? open_state_dir(config->state_dir, &worker->state_dir_fd, err)
 		       : 0;
@@ -146,9 +159,11 @@ int vm_worker_make(struct vm_worker *worker, struct base_error *err)
 	memcpy(machine.cmdline, config->cmdline, sizeof(machine.cmdline));
 	code = hv_machine_new(&machine, &fds, &vm_worker_machine_ops, worker, &worker->machine,
 			      err);
-	if (code == 0)
+	if (code == 0) {
 		code = base_leash_new(config->leash_page_fd, config->leash_event_fd, config->epoch,
 				      vm_worker_leash_changed, worker, &leash, err);
+		worker->leash_refused = code < 0;
+	}
 	/* The machine is held until it is loaded: no vCPU has asked for it yet. */
 	atomic_store(&worker->leash, leash);
 	return code;
@@ -194,7 +209,6 @@ int vm_worker_load(struct vm_worker *worker, struct base_error *err)
 		return hv_machine_boot(worker->machine, err);
 	code = hv_machine_restore(worker->machine, worker->restore_fd,
 				  config->restore_force_tsc == VM_SWITCH_ON, err);
-	base_closep(&worker->restore_fd);
 	if (code < 0)
 		return base_fail_within(err, code, "key 'restore': value '%s'", config->restore);
 	return 0;

@@ -3,6 +3,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -48,10 +49,15 @@ static size_t line_begin(char *line, size_t room, enum base_log_level level, con
 
 static void line_write(const char *line, size_t size_bytes)
 {
+	struct pollfd out = { .fd = atomic_load(&log_fd), .events = POLLOUT };
 	ssize_t written = 0;
 
-	do { /* a log that cannot be written must not stop the process: the line is lost */
-		written = write(atomic_load(&log_fd), line, size_bytes);
+	/* A log that cannot be written must not stop the process: the line is lost.  A pipe that
+	 * nobody reads is full sooner or later; one that has room takes a line whole. */
+	if (poll(&out, 1, 0) == 0)
+		return;
+	do {
+		written = write(out.fd, line, size_bytes);
 	} while (written < 0 && errno == EINTR);
 }
 

@@ -325,10 +325,16 @@ static void budget_check(uint64_t begin_ns, const char *what)
 static void run_posts(struct base_loop *loop)
 {
 	uint64_t counter = 0;
+	uint32_t due = 0;
 	struct post post;
 
 	(void)!read(loop->event_fd, &counter, sizeof(counter));
-	for (uint32_t i = 0; i < BASE_LOOP_POSTS_MAX; i++) {
+	{
+		BASE_LOCKED(&loop->lock);
+
+		due = loop->count; /* a post that posts itself again waits for the next round */
+	}
+	for (uint32_t i = 0; i < due; i++) {
 		uint64_t begin_ns = 0;
 
 		if (atomic_load(&loop->stopped) || !post_take(loop, &post))

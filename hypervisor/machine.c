@@ -290,9 +290,12 @@ int hv_machine_release(struct hv_machine *machine, enum hv_hold hold, struct bas
 
 void hv_machine_power_button(struct hv_machine *machine)
 {
-	BASE_LOCKED(&machine->change_lock);
+	{
+		BASE_LOCKED(&machine->change_lock);
 
-	hv_platform_power_button(machine->platform);
+		hv_platform_power_button(machine->platform);
+	}
+	machine->ops->console_room(machine->context); /* what was typed meanwhile was refused */
 }
 
 /* A device must not change while it is saved or reset: then there is no room. */

@@ -222,7 +222,7 @@ static int save_held(struct hv_machine *machine, int directory_fd, const char *n
 		return base_fail(err, -EPROTO, "the VM has no guest yet");
 	r = base_new_file_begin(directory_fd, name, &file, err);
 	if (r < 0)
-		return r;
+		return r == -ETIMEDOUT ? -EIO : r; /* no file: that is known */
 	r = write_state(machine, file.fd, report, err);
 	if (r >= 0 && !hv_machine_may_act(machine))
 		r = base_fail(err, -EAGAIN, "the leash is not held");

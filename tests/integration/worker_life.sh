@@ -107,6 +107,11 @@ check no_socket_left nothing_left
 
 start --restore "$dir/b.state"
 check restores goes_on
+twice() { # two workers must not go on from one saved state at once
+	! "$VM" --name twice --memory 96M --vcpus 2 --kernel "$GUEST" --test-page on \
+		--restore "$dir/b.state" 2>"$dir/refused" && grep -q 'another worker' "$dir/refused"
+}
+check a_second_restore_of_the_same_file_is_refused twice
 check a_restore_is_no_boot test "$(grep -c 'guest: boot' "$dir/console")" = 1
 
 kill -9 "$worker"

@@ -165,6 +165,17 @@ static int do_mount(int fd)
 	return STAYED;
 }
 
+/* A directory from outside must not come to the state directory's number. */
+static int do_duplicate(int fd)
+{
+	return fcntl(fd, F_DUPFD_CLOEXEC, 100) >= 0 ? STAYED : STAYED + 1;
+}
+
+static int do_remove_directory(int fd)
+{
+	return unlinkat(fd, "x", AT_REMOVEDIR) == 0 ? STAYED : STAYED + 1;
+}
+
 static int do_link(int fd)
 {
 	int linked = linkat(fd, "a", fd, "b", 0);
@@ -191,6 +202,8 @@ Test(vm_sandbox, forbidden_calls_kill)
 	assert_killed(do_executable_memory, "mmap PROT_EXEC");
 	assert_killed(do_mount, "mount");
 	assert_killed(do_link, "linkat");
+	assert_killed(do_duplicate, "F_DUPFD_CLOEXEC");
+	assert_killed(do_remove_directory, "unlinkat AT_REMOVEDIR");
 	assert_killed(do_rename_elsewhere, "renameat");
 }
 
