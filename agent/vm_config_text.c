@@ -4,11 +4,11 @@
  */
 #include <string.h>
 
+#include "agent/text_layout.h"
 #include "agent/vm_config_priv.h"
 #include "agent/vm_exit.h"
 
 #define HELP_COLUMN 24
-#define HELP_WIDTH  96
 
 const struct vm_exit_text vm_exit_texts[] = {
 	{ VM_EXIT_DONE,
@@ -22,37 +22,6 @@ const struct vm_exit_text vm_exit_texts[] = {
 };
 
 const size_t vm_exit_text_count = sizeof(vm_exit_texts) / sizeof(vm_exit_texts[0]);
-
-static void pad(FILE *out, size_t used)
-{
-	for (size_t i = used; i < HELP_COLUMN; i++)
-		(void)fputc(' ', out);
-}
-
-/* @text from HELP_COLUMN on, broken at blanks. */
-static void wrap(FILE *out, const char *text)
-{
-	size_t column = HELP_COLUMN;
-
-	while (*text != '\0') {
-		size_t word = strcspn(text, " ");
-
-		if (column > HELP_COLUMN && column + 1 + word > HELP_WIDTH) {
-			(void)fputc('\n', out);
-			pad(out, 0);
-			column = HELP_COLUMN;
-		} else if (column > HELP_COLUMN) {
-			(void)fputc(' ', out);
-			column++;
-		}
-		(void)fwrite(text, 1, word, out);
-		column += word;
-		text += word;
-		while (*text == ' ')
-			text++;
-	}
-	(void)fputc('\n', out);
-}
 
 void vm_config_help(FILE *out)
 {
@@ -69,39 +38,22 @@ void vm_config_help(FILE *out)
 		char line[512];
 
 		(void)fprintf(out, "  %s", key->name);
-		pad(out, 2 + strlen(key->name));
-		wrap(out, key->help);
+		text_pad(out, 2 + strlen(key->name), HELP_COLUMN);
+		text_wrap(out, HELP_COLUMN, key->help);
 		(void)snprintf(line, sizeof(line), "Value: %s%s%s.%s%s%s", key->expected,
 			       key->unit != NULL ? "; " : "", key->unit != NULL ? key->unit : "",
 			       key->value != NULL && key->value[0] != '\0' ? " Default: " : "",
 			       key->value != NULL ? key->value : "",
 			       key->value != NULL && key->value[0] != '\0' ? "." : "");
-		pad(out, 0);
-		wrap(out, line);
+		text_pad(out, 0, HELP_COLUMN);
+		text_wrap(out, HELP_COLUMN, line);
 	}
 	(void)fputs("\nexit codes:\n", out);
 	for (size_t i = 0; i < vm_exit_text_count; i++) {
 		(void)fprintf(out, "  %d", vm_exit_texts[i].code);
-		pad(out, 3);
-		wrap(out, vm_exit_texts[i].text);
+		text_pad(out, 3, HELP_COLUMN);
+		text_wrap(out, HELP_COLUMN, vm_exit_texts[i].text);
 	}
-}
-
-/* Text as roff input: a line must not begin with a control character, '-' is a minus. */
-static void roff(FILE *out, const char *text)
-{
-	for (; *text != '\0'; text++) {
-		if (*text == '-')
-			(void)fputs("\\-", out);
-		else if (*text == '\\')
-			(void)fputs("\\e", out);
-		else if (text[0] == '.' && text[1] == ' ' && text[2] >= 'A' && text[2] <= 'Z') {
-			(void)fputs(".\n", out); /* a sentence ends its line */
-			text++;
-		} else
-			(void)fputc(*text, out);
-	}
-	(void)fputc('\n', out);
 }
 
 static void man_keys(FILE *out)
@@ -110,17 +62,17 @@ static void man_keys(FILE *out)
 		const struct vm_key *key = &vm_config_keys[i];
 
 		(void)fputs(".TP\n.B ", out);
-		roff(out, key->name);
-		roff(out, key->help);
+		text_roff(out, key->name);
+		text_roff(out, key->help);
 		(void)fputs(".br\nValue: ", out);
-		roff(out, key->expected);
+		text_roff(out, key->expected);
 		if (key->unit != NULL) {
 			(void)fputs(".br\nUnit: ", out);
-			roff(out, key->unit);
+			text_roff(out, key->unit);
 		}
 		if (key->value != NULL && key->value[0] != '\0') {
 			(void)fputs(".br\nDefault: ", out);
-			roff(out, key->value);
+			text_roff(out, key->value);
 		}
 	}
 }
@@ -161,7 +113,7 @@ void vm_config_man(FILE *out)
 		out);
 	for (size_t i = 0; i < vm_exit_text_count; i++) {
 		(void)fprintf(out, ".TP\n.B %d\n", vm_exit_texts[i].code);
-		roff(out, vm_exit_texts[i].text);
+		text_roff(out, vm_exit_texts[i].text);
 	}
 	(void)fputs(".PP\n"
 		    "The signal SIGKILL ends a worker whose leash ran out; SIGSYS one that made a\n"
