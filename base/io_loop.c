@@ -370,7 +370,8 @@ static void idle(struct base_io_loop *loop)
 	if (loop->has_ring)
 		ring_arm_event(loop);
 	atomic_store(&loop->asleep, true);
-	if (timeout_ns == 0 || atomic_load(&loop->posted) != NULL)
+	/* Making room for that submission may have brought results in. */
+	if (timeout_ns == 0 || loop->ready_head != NULL || atomic_load(&loop->posted) != NULL)
 		submit_only(loop);
 	else if (loop->has_ring)
 		ring_enter(loop, true, timeout_ns);
