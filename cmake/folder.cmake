@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-# godwit_folder(NAME LINKS target...): the static library godwit_NAME of NAME/*.c.
-function(godwit_folder name)
+# godwit_folder(FOLDER LINKS target...): the static library godwit_<last name of FOLDER> of its *.c.
+function(godwit_folder folder)
   cmake_parse_arguments(PARSE_ARGV 1 folder "" "" "LINKS")
-  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${name}/*.c)
+  get_filename_component(name ${folder} NAME)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${folder}/*.c)
   add_library(godwit_${name} STATIC ${sources})
   target_include_directories(godwit_${name} PUBLIC ${PROJECT_SOURCE_DIR})
   target_link_libraries(godwit_${name} PUBLIC ${folder_LINKS} PRIVATE godwit_flags)

@@ -11,9 +11,11 @@
 void *__real_malloc(size_t size_bytes);
 void *__real_calloc(size_t count, size_t size_bytes);
 void *__real_realloc(void *memory, size_t size_bytes);
+void *__real_aligned_alloc(size_t align_bytes, size_t size_bytes);
 void *__wrap_malloc(size_t size_bytes);
 void *__wrap_calloc(size_t count, size_t size_bytes);
 void *__wrap_realloc(void *memory, size_t size_bytes);
+void *__wrap_aligned_alloc(size_t align_bytes, size_t size_bytes);
 
 static atomic_long left = DISARMED; /* allocations that still succeed */
 static atomic_bool failed;
@@ -56,4 +58,9 @@ void *__wrap_calloc(size_t count, size_t size_bytes)
 void *__wrap_realloc(void *memory, size_t size_bytes)
 {
 	return is_due() ? NULL : __real_realloc(memory, size_bytes);
+}
+
+void *__wrap_aligned_alloc(size_t align_bytes, size_t size_bytes)
+{
+	return is_due() ? NULL : __real_aligned_alloc(align_bytes, size_bytes);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Allocations that fail on order.  Unit tests are linked with --wrap for malloc, calloc
- * and realloc, so every call from the project's own libraries and the test comes here;
- * those of the C library and of criterion do not.  One thread arms it at a time.
+ * Allocations that fail on order.  Unit tests are linked with --wrap for malloc, calloc,
+ * realloc and aligned_alloc, so every call from the project's own libraries and the test comes
+ *here; those of the C library and of criterion do not.  One thread arms it at a time.
  *
  * "The k-th fails for every k until the test passes":
  *
