@@ -113,7 +113,10 @@ static int run_at(struct compare *compare, struct side *side, uint64_t at, uint6
 
 static int fail_read(const struct side *side, uint64_t at, int rc, struct base_error *err)
 {
-	return base_fail_errno(err, rc, "'%s': read at %" PRIu64, side->path, at);
+	const char *damage = rc == -EBADMSG ? disk_damage(side->disk) : "";
+
+	return base_fail_errno(err, rc, "'%s': read at %" PRIu64 "%s%s", side->path, at,
+			       damage[0] != '\0' ? ": " : "", damage);
 }
 
 /* What of @piece is inside of @side: beyond it are zeros. */

@@ -225,6 +225,8 @@ static int copy_into(struct convert *convert, struct disk *from, struct base_err
 			   convert->args->quiet);
 	rc = disk_copy(&copy, err);
 	cli_progress_end(&convert->progress);
+	if (rc == -EBADMSG && disk_damage(from)[0] != '\0')
+		return base_fail_errno(err, rc, "'%s': %s", convert->args->name, disk_damage(from));
 	return rc == 0 ? disk_deactivate(to, err) : rc;
 }
 

@@ -4,11 +4,28 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "agent/cli_disk_priv.h"
 #include "agent/cli_progress.h"
+#include "base/bytes.h"
 #include "base/cleanup.h"
+#include "hypervisor/disk/vhd_format.h"
+#include "hypervisor/disk/vhdx_format.h"
+
+#define RAW_SECTOR_BYTES 512
+#define TAIL_EXTENTS     64U
+#define LOOK_BYTES       (1U << 20)
+#define LOOK_ALIGN       4096U
+
+struct resize {
+	uint64_t from_bytes;
+	uint64_t to_bytes;
+	bool grows_only; /* the format cannot shrink in place */
+};
 
 static int options_of(const struct cli_disk_args *args, struct disk_create_options *options,
 		      struct base_error *err)
@@ -78,6 +95,29 @@ static void say(const char *how, const struct cli_disk_args *args,
 		     args->parent != NULL ? "'" : "");
 }
 
+/* What disk_create() refuses: it looks at all that is asked for before it looks at the file, and
+ * the folder under whose name it is asked here is no file that it could make. */
+static int try_create(struct cli_disk *session, const struct cli_disk_args *args, const char *name,
+		      const struct disk_create_options *options, struct base_error *err)
+{
+	const char *slash = strrchr(name, '/');
+	char folder[STORE_NAME_BYTES];
+	int rc;
+
+	if (slash == NULL) /* in the root folder, which has no name in the store */
+		(void)snprintf(folder, sizeof(folder), "proc");
+	else
+		(void)snprintf(folder, sizeof(folder), "%.*s", (int)(slash - name), name);
+	cli_disk_alias(session, folder, args->name);
+	rc = disk_create(session->store, folder, session->loop, options, err);
+	if (rc == -EISDIR || rc == -EEXIST) {
+		if (err != NULL)
+			*err = (struct base_error){ 0 };
+		return 0;
+	}
+	return cli_disk_words(session, rc, err);
+}
+
 static int create(struct cli_disk *session, const struct cli_disk_args *args,
 		  struct disk_create_options *options, struct base_error *err)
 {
@@ -92,8 +132,10 @@ static int create(struct cli_disk *session, const struct cli_disk_args *args,
 	if (rc < 0)
 		return rc;
 	if (args->dry_run) {
-		say("Would create", args, options);
-		return 0;
+		rc = try_create(session, args, name, options, err);
+		if (rc == 0)
+			say("Would create", args, options);
+		return rc;
 	}
 	cli_stop_catch();
 	rc = disk_create(session->store, name, session->loop, options, err);
@@ -166,37 +208,134 @@ static int fail_resize(const char *name, uint64_t bytes, int rc, struct base_err
 	return rc;
 }
 
-static int resize(struct cli_disk *session, const struct cli_disk_args *args,
-		  struct base_error *err)
+/* That the format can have that size at all. */
+static int size_allowed(const char *name, const struct disk_layer_info *layer, uint64_t bytes,
+			struct base_error *err)
 {
-	CLI_DISK_CLOSE struct disk *disk = NULL;
+	uint64_t most = (uint64_t)INT64_MAX - INT64_MAX % RAW_SECTOR_BYTES;
+	const char *words = "";
+
+	if (layer->format == DISK_VHDX) {
+		most = VHDX_DISK_BYTES_MAX;
+		words = " (64 TiB)";
+	} else if (layer->format == DISK_VHD) {
+		most = VHD_SIZE_MAX;
+		words = " (2040 GiB)";
+	}
+	if (bytes == 0 || bytes > most)
+		return base_fail(err, -EINVAL,
+				 "'%s': size %" PRIu64 ": expected above 0 and at most %" PRIu64
+				 "%s, the most a %s can have",
+				 name, bytes, most, words, disk_format_name(layer->format));
+	if (bytes % layer->logical_sector_bytes != 0)
+		return base_fail(err, -EINVAL,
+				 "'%s': size %" PRIu64 ": expected a multiple of %" PRIu32, name,
+				 bytes, layer->logical_sector_bytes);
+	return 0;
+}
+
+/* The new size, and that it may be asked for. */
+static int plan_resize(struct cli_disk *session, const struct cli_disk_args *args,
+		       struct disk *disk, struct resize *ret_plan, struct base_error *err)
+{
+	struct disk_layer_info layer = { 0 };
 	struct disk_geometry geometry;
-	char from[CLI_SIZE_SHOWN_BYTES];
-	char to[CLI_SIZE_SHOWN_BYTES];
-	uint64_t bytes = 0;
-	int rc = args->dry_run
-			 ? cli_disk_open(session, args->name, args->format, true, &disk, err)
-			 : cli_disk_open_active(session, args->name, args->format, &disk, err);
+	int rc = cli_disk_words(session, disk_layer(disk, 0, &layer, err), err);
 
 	if (rc < 0)
 		return rc;
 	disk_geometry(disk, &geometry);
-	rc = new_size(args, geometry.size_bytes, &bytes, err);
-	if (rc == 0 && bytes % geometry.logical_sector_bytes != 0)
-		rc = base_fail(err, -EINVAL,
-			       "'%s': size %" PRIu64 ": expected a multiple of %" PRIu32,
-			       args->name, bytes, geometry.logical_sector_bytes);
-	if (rc == 0 && !args->dry_run) {
-		rc = fail_resize(args->name, bytes, disk_do(disk, DISK_RESIZE, bytes, NULL, 0, err),
-				 err);
-		if (rc == 0)
-			rc = cli_disk_begun(disk_deactivate(disk, err));
-		rc = cli_disk_words(session, rc, err);
+	ret_plan->from_bytes = geometry.size_bytes;
+	ret_plan->grows_only = layer.format == DISK_VHD;
+	rc = new_size(args, geometry.size_bytes, &ret_plan->to_bytes, err);
+	return rc == 0 ? size_allowed(args->name, &layer, ret_plan->to_bytes, err) : rc;
+}
+
+/* Zeros that were written are free, too. */
+static int data_zero(const char *name, struct disk *disk, const struct disk_extent *extent,
+		     const struct resize *plan, struct base_error *err)
+{
+	BASE_FREE uint8_t *data = aligned_alloc(LOOK_ALIGN, LOOK_BYTES);
+	uint64_t end = extent->offset_bytes + extent->length_bytes;
+
+	if (data == NULL)
+		return base_fail(err, -ENOMEM, "buffer of %u bytes", LOOK_BYTES);
+	for (uint64_t at = extent->offset_bytes; at < end;) {
+		uint64_t bytes = end - at < LOOK_BYTES ? end - at : LOOK_BYTES;
+		int rc = disk_do(disk, DISK_READ, at, data, bytes, err);
+
+		if (rc < 0)
+			return rc;
+		if (!base_is_zero(data, (size_t)bytes))
+			return fail_resize(name, plan->to_bytes, -EBUSY, err);
+		at += bytes;
 	}
+	return 0;
+}
+
+/* What a shrink cuts off must hold no data, as the resize itself will find. */
+static int tail_free(struct cli_disk *session, const char *name, struct disk *disk,
+		     const struct resize *plan, struct base_error *err)
+{
+	struct disk_extent extents[TAIL_EXTENTS];
+	uint64_t at = plan->to_bytes;
+
+	if (at < plan->from_bytes && plan->grows_only)
+		return fail_resize(name, at, -EOPNOTSUPP, err);
+	while (at < plan->from_bytes) {
+		const struct cli_disk_span span = { at, plan->from_bytes - at };
+		uint32_t count = 0;
+		int rc = cli_disk_extents(session, disk, &span, extents, TAIL_EXTENTS, &count);
+
+		if (rc < 0)
+			return base_fail_errno(err, rc, "'%s': map at %" PRIu64, name, at);
+		for (uint32_t i = 0; i < count; i++) {
+			if (extents[i].kind == DISK_EXTENT_DATA)
+				rc = data_zero(name, disk, &extents[i], plan, err);
+			if (rc < 0)
+				return cli_disk_words(session, rc, err);
+			at = extents[i].offset_bytes + extents[i].length_bytes;
+		}
+	}
+	return 0;
+}
+
+static int do_resize(struct cli_disk *session, const struct cli_disk_args *args, struct disk *disk,
+		     struct resize *plan, struct base_error *err)
+{
+	int rc = cli_disk_words(session, disk_activate(disk, STORE_EPOCH_NONE, NULL, err), err);
+
+	/* Again, now that nobody else can change it. */
+	if (rc == 0)
+		rc = plan_resize(session, args, disk, plan, err);
+	if (rc < 0)
+		return rc;
+	rc = fail_resize(args->name, plan->to_bytes,
+			 disk_do(disk, DISK_RESIZE, plan->to_bytes, NULL, 0, err), err);
+	if (rc == 0)
+		rc = disk_deactivate(disk, err);
+	return cli_disk_words(session, cli_disk_begun(rc), err);
+}
+
+static int resize(struct cli_disk *session, const struct cli_disk_args *args,
+		  struct base_error *err)
+{
+	CLI_DISK_CLOSE struct disk *disk = NULL;
+	struct resize plan = { 0 };
+	char from[CLI_SIZE_SHOWN_BYTES];
+	char to[CLI_SIZE_SHOWN_BYTES];
+	int rc = cli_disk_open(session, args->name, args->format, args->dry_run, &disk, err);
+
+	if (rc == 0)
+		rc = plan_resize(session, args, disk, &plan, err);
+	if (rc == 0 && args->dry_run)
+		rc = tail_free(session, args->name, disk, &plan, err);
+	else if (rc == 0)
+		rc = do_resize(session, args, disk, &plan, err);
 	if (rc < 0 || args->quiet)
 		return rc;
-	cli_size_show(geometry.size_bytes, from);
-	cli_size_show(bytes, to);
+	cli_size_show(plan.from_bytes, from);
+	cli_size_show(plan.to_bytes, to);
 	(void)printf("%s '%s' from %s to %s\n", args->dry_run ? "Would resize" : "Resized",
 		     args->name, from, to);
 	return 0;

@@ -75,7 +75,7 @@ static const struct cli_word mend_words[] = {
 		  .type = CLI_SIZE,                                                                \
 		  FIELD(block_bytes),                                                              \
 		  .value = "SIZE",                                                                 \
-		  .help = "Size of a block: VHDX 1M to 256M, VHD 512K or 2M, a power of two." },   \
+		  .help = "Size of a block: VHDX 1M to 256M, VHD 512K to 256M, a power of two." }, \
 		{ .name = "sector",                                                                \
 		  .key = "logical_sector_size",                                                    \
 		  .type = CLI_SIZE,                                                                \

@@ -198,6 +198,9 @@ BASE_MUST_CHECK int disk_do_request(struct disk *disk, struct disk_request *requ
 /* Blocking, without flags.  @data NULL where the operation has none. */
 BASE_MUST_CHECK int disk_do(struct disk *disk, enum disk_op op, uint64_t offset_bytes, void *data,
 			    uint64_t length_bytes, struct base_error *err);
+/* What the first request that ended with -EBADMSG met: structure, offset, values; "" none.
+ * Any thread, once such a request has ended; valid until the layers change or close. */
+const char *disk_damage(const struct disk *disk);
 /* Hold new requests and wait for those in flight; and let them go on.  Counted. */
 void disk_hold(struct disk *disk);
 void disk_unhold(struct disk *disk);
@@ -290,7 +293,8 @@ BASE_MUST_CHECK int disk_checkpoint(struct disk *disk, const char *name, struct 
 /**
  * disk_merge - merge layer @index (0 = top) into its parent, live, and remove its file.
  * Reads give the same bytes at every instant, over a crash too.  -EINVAL it has no parent;
- * -EPROTO the parent has other children as far as the chain shows, or is larger; -EBUSY
+ * -EPROTO the parent is larger (other children of it are cut off: they
+ * refuse its new id); -EBUSY
  * another job; -ECANCELED by @progress: the chain is as before and works.
  */
 BASE_MUST_CHECK int disk_merge(struct disk *disk, uint32_t index, disk_progress progress,
@@ -314,8 +318,9 @@ struct disk_create_options {
 	const char *parent;             /* differencing: name in the same store */
 	enum disk_format parent_format; /* INVALID: look */
 };
-/* Blocking.  The file is there whole and durable, or not at all.  -EEXIST; -EINVAL (thing, value
- * and what is allowed); -ENOSPC... */
+/* Blocking.  The file is there whole and durable, or not at all.  -EBUSY the parent is being
+ * written; -EPROTO a raw parent elsewhere than in the child's folder; -EEXIST; -EINVAL (thing,
+ * value and what is allowed); -ENOSPC... */
 BASE_MUST_CHECK int disk_create(struct store *store, const char *name, struct base_io_loop *loop,
 				const struct disk_create_options *options, struct base_error *err);
 

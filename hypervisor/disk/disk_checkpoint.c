@@ -122,6 +122,10 @@ static int checkpoint_check(const struct disk *disk, const char *name, struct ba
 	if (strlen(name) >= STORE_NAME_BYTES)
 		return base_fail(err, -ENAMETOOLONG, "name longer than %d bytes",
 				 STORE_NAME_BYTES - 1);
+	if (disk->layers[0]->ops->format == DISK_RAW && !disk_is_near(name, disk->top_name))
+		return base_fail(err, -EINVAL,
+				 "'%s' is raw: its child must be in its folder or above",
+				 disk->top_name);
 	if (disk->layer_count >= DISK_CHAIN_MAX)
 		return base_fail(err, -ELOOP, "the chain is %d images deep already",
 				 DISK_CHAIN_MAX);

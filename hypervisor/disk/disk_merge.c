@@ -304,6 +304,13 @@ static int merge_frozen(struct disk_merge *merge, struct base_error *err)
 
 /* --- the top --- */
 
+/*
+ * Held.  The old top's file goes away afterwards, while the guest runs: removing a large file takes
+ * a file system seconds.  What the guest writes from now on is in the parent alone, so the old
+ * file must not be taken for the newer one before: it does not know the identity that the parent
+ * gets here.  Where nobody records the top's name, or the parent has no identity, the old file
+ * goes under the hold.
+ */
 static int top_hand_over(struct disk_merge *merge, struct base_error *err)
 {
 	struct disk *disk = merge->disk;
@@ -326,13 +333,12 @@ static int top_hand_over(struct disk_merge *merge, struct base_error *err)
 		return rc;
 	merge->past_return = true;
 	base_io_call(disk->loop, layer_drop, merge);
-	rc = layer_remove(merge, err);
-	/* What the guest writes next is in the parent alone.  Should the old file be left, it must
-	 * not be taken for the newer one: it does not know this identity. */
-	if (rc != 0 && parent->ops->set_data_id != NULL &&
-	    parent->ops->set_data_id(parent, &other, NULL) != 0)
+	/* Where nobody records it, only the file's absence says that the merge is over. */
+	if (parent->ops->set_data_id == NULL || events == NULL || events->top_moved == NULL)
+		return layer_remove(merge, err);
+	if (parent->ops->set_data_id(parent, &other, NULL) != 0)
 		disk_break(disk, "the image that was merged is left and looks newer");
-	return rc;
+	return 0;
 }
 
 static int merge_top(struct disk_merge *merge, struct base_error *err)
@@ -344,12 +350,14 @@ static int merge_top(struct disk_merge *merge, struct base_error *err)
 		return rc;
 	merge->mirrors = true;
 	rc = merge_copy(merge, err);
+	if (rc == 0) /* the most of it, so that the one under the hold is short */
+		rc = disk_image_do(merge->parent, DISK_FLUSH, 0, err);
 	if (rc != 0)
 		return rc;
 	disk_hold(disk);
 	rc = top_hand_over(merge, err);
 	disk_unhold(disk);
-	return rc;
+	return rc == 0 && merge->layer != NULL ? layer_remove(merge, err) : rc;
 }
 
 /* The chain as before: the parent is read only again. */

@@ -159,6 +159,26 @@ static int parent_format(struct disk *disk, const struct image *child, enum disk
 	return rc;
 }
 
+/* Beside the child or below its folder.  A raw parent has no identity that could be checked, so a
+ * crafted child could show, or have merged into, any file of the store. */
+bool disk_is_near(const char *child, const char *parent)
+{
+	const char *slash = strrchr(child, '/');
+	size_t folder = slash != NULL ? (size_t)(slash - child) + 1 : 0;
+
+	return strncmp(child, parent, folder) == 0;
+}
+
+static int raw_parent_check(const char *child, const char *parent, struct base_error *err)
+{
+	if (disk_is_near(child, parent))
+		return 0;
+	return base_fail(err, -EPROTO,
+			 "parent '%s' of '%s': a raw parent must be in the child's folder or "
+			 "below it",
+			 parent, child);
+}
+
 static int parent_open(struct disk *disk, struct image *child, struct image **ret_parent,
 		       struct base_error *err)
 {
@@ -166,6 +186,8 @@ static int parent_open(struct disk *disk, struct image *child, struct image **re
 	struct image *parent = NULL;
 	int rc = parent_format(disk, child, &format, err);
 
+	if (rc == 0 && format == DISK_RAW)
+		rc = raw_parent_check(store_name(child->file), child->parent_is.name, err);
 	if (rc == 0)
 		rc = disk_image_open(disk, child->parent_is.name, format, true, &parent, err);
 	if (rc != 0)
@@ -241,7 +263,7 @@ static int create_options_check(const char *name, const struct disk_create_optio
 }
 
 /* The whole chain below: a child of a broken chain would be of no use. */
-static int open_for_child(struct store *store, struct base_io_loop *loop,
+static int open_for_child(struct store *store, const char *name, struct base_io_loop *loop,
 			  const struct disk_create_options *options, struct disk **ret_parent,
 			  struct base_error *err)
 {
@@ -252,8 +274,20 @@ static int open_for_child(struct store *store, struct base_io_loop *loop,
 		.loop = loop,
 		.read_only = true,
 	};
-	int rc = disk_open_standby(&parent, ret_parent, err);
+	struct store_lease lease;
+	int rc = store_lease(store, options->parent, &lease, err);
 
+	/* What is written later would show in the child. */
+	if (rc == 0 && lease.held)
+		rc = base_fail(err, -EBUSY, "'%s' is being written by %s", options->parent,
+			       lease.holder);
+	if (rc == 0)
+		rc = disk_open_standby(&parent, ret_parent, err);
+	if (rc == 0 && (*ret_parent)->layers[0]->ops->format == DISK_RAW) {
+		rc = raw_parent_check(name, options->parent, err);
+		if (rc != 0)
+			disk_close(base_take(ret_parent));
+	}
 	if (rc != 0)
 		return base_fail_within(err, rc, "parent");
 	if ((*ret_parent)->layer_count < DISK_CHAIN_MAX)
@@ -271,7 +305,7 @@ int disk_create(struct store *store, const char *name, struct base_io_loop *loop
 	int rc = create_options_check(name, options, err);
 
 	if (rc == 0 && options->kind == DISK_DIFFERENCING)
-		rc = open_for_child(store, loop, options, &parent, err);
+		rc = open_for_child(store, name, loop, options, &parent, err);
 	if (rc == 0)
 		rc = image_ops_of(options->format)
 			     ->create(store, name, loop, options,

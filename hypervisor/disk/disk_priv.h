@@ -137,6 +137,8 @@ int disk_image_open(struct disk *disk, const char *name, enum disk_format format
 int disk_parents_open(struct disk *disk, struct image *child, struct image **layers, uint32_t count,
 		      struct base_error *err);
 void disk_layers_close(struct image **layers, uint32_t first, uint32_t count);
+/* Whether @parent lies in the folder of @child or below it: a raw parent has to. */
+bool disk_is_near(const char *child, const char *parent);
 /* The parent's identity is one that the child has recorded; -EPROTO. */
 int disk_parent_check(const struct image *child, const struct image *parent,
 		      struct base_error *err);

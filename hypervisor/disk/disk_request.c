@@ -428,9 +428,19 @@ static const char *op_name(enum disk_op op)
 	return op > DISK_OP_INVALID && op < DISK_OPS ? names[op] : "invalid request";
 }
 
+const char *disk_damage(const struct disk *disk)
+{
+	for (uint32_t i = 0; i < disk->layer_count; i++) {
+		if (disk->layers[i]->damage[0] != '\0')
+			return disk->layers[i]->damage;
+	}
+	return "";
+}
+
 int disk_do_request(struct disk *disk, struct disk_request *request, struct base_error *err)
 {
 	struct do_wait wait = { .disk = disk };
+	const char *damage = NULL;
 
 	request->done = do_done;
 	request->context = &wait;
@@ -438,10 +448,11 @@ int disk_do_request(struct disk *disk, struct disk_request *request, struct base
 	base_io_wait(disk->loop, &wait.done);
 	if (wait.result == 0)
 		return 0;
-	return base_fail_errno(err, wait.result, "disk '%s': %s of %llu bytes at %llu",
-			       disk->top_name, op_name(request->op),
-			       (unsigned long long)request->length_bytes,
-			       (unsigned long long)request->offset_bytes);
+	damage = wait.result == -EBADMSG ? disk_damage(disk) : "";
+	return base_fail_errno(
+		err, wait.result, "disk '%s': %s of %llu bytes at %llu%s%s", disk->top_name,
+		op_name(request->op), (unsigned long long)request->length_bytes,
+		(unsigned long long)request->offset_bytes, damage[0] != '\0' ? ": " : "", damage);
 }
 
 int disk_do(struct disk *disk, enum disk_op op, uint64_t offset_bytes, void *data,

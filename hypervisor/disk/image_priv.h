@@ -87,6 +87,9 @@ struct image {
 	 * completed before may not be there.  Text for the user. */
 	bool failed;
 	char failed_why[STORE_TEXT_BYTES];
+	/* The first damage that a request met: structure, place, values; "" none.  Written once, on
+	 * the loop, before that request ends with -EBADMSG. */
+	char damage[STORE_TEXT_BYTES];
 };
 
 extern const struct image_ops image_raw_ops;

@@ -7,6 +7,7 @@
  * taking and giving a shared lock does not look at the others at all.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -111,8 +112,21 @@ bool vhdx_range_is_payload(const struct vhdx *vhdx, uint64_t offset_bytes, uint6
 	return true;
 }
 
-static int bad_entry(const struct vhdx *vhdx, uint64_t block, uint64_t entry, const char *why)
+/* Where the block's entry is in the file. */
+static uint64_t entry_place(const struct vhdx *vhdx, uint64_t block)
 {
+	return vhdx->regions.bat.offset_bytes +
+	       (block + block / vhdx->chunk_ratio) * sizeof(uint64_t);
+}
+
+static int bad_entry(struct vhdx *vhdx, uint64_t block, uint64_t entry, const char *why)
+{
+	if (vhdx->image.damage[0] == '\0')
+		(void)snprintf(vhdx->image.damage, sizeof(vhdx->image.damage),
+			       "BAT entry of block %llu at 0x%llx: 0x%016llx: %s",
+			       (unsigned long long)block,
+			       (unsigned long long)entry_place(vhdx, block),
+			       (unsigned long long)entry, why);
 	if (!vhdx->blocks->told_damage) {
 		vhdx->blocks->told_damage = true;
 		base_log(BASE_LOG_DEBUG, "disk.bat.damaged",
@@ -123,7 +137,7 @@ static int bad_entry(const struct vhdx *vhdx, uint64_t block, uint64_t entry, co
 	return -EBADMSG;
 }
 
-int vhdx_bat_entry_check(const struct vhdx *vhdx, uint64_t block, uint64_t entry)
+int vhdx_bat_entry_check(struct vhdx *vhdx, uint64_t block, uint64_t entry)
 {
 	uint64_t start = block << vhdx->blocks->block_shift;
 	uint64_t visible = vhdx->meta.disk_bytes - start;

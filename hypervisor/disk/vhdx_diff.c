@@ -11,6 +11,7 @@
  * The bitmap block of a chunk is made under the chunk's lock, which is taken after a block's.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "hypervisor/disk/vhdx_io_priv.h"
@@ -92,11 +93,24 @@ void vhdx_bits_drop(struct vhdx_piece *piece)
 	piece->has_bits = false;
 }
 
+static int bad_bitmap_entry(struct vhdx *vhdx, uint64_t index, uint64_t entry, const char *why)
+{
+	uint64_t place = vhdx->regions.bat.offset_bytes + index * sizeof(uint64_t);
+
+	if (vhdx->image.damage[0] == '\0')
+		(void)snprintf(vhdx->image.damage, sizeof(vhdx->image.damage),
+			       "BAT entry %llu (sector bitmap) at 0x%llx: 0x%016llx: %s",
+			       (unsigned long long)index, (unsigned long long)place,
+			       (unsigned long long)entry, why);
+	return -EBADMSG;
+}
+
 /* The bitmap entry of the block's chunk, its page pinned in piece->bitmap_bat. */
 static int bitmap_entry(struct vhdx_piece *piece, uint64_t *ret_entry)
 {
 	struct vhdx *vhdx = piece->vhdx;
 	uint64_t index = vhdx_bitmap_index(vhdx, piece->block);
+	struct base_error err = { 0 };
 	int code;
 
 	if (piece->bitmap_bat == NULL) {
@@ -106,11 +120,12 @@ static int bitmap_entry(struct vhdx_piece *piece, uint64_t *ret_entry)
 		piece->has_bits = true;
 	}
 	*ret_entry = vhdx_bat_get(vhdx, piece->bitmap_bat, index);
-	if (vhdx_bitmap_entry_decode(*ret_entry, NULL) < 0)
-		return -EBADMSG;
+	if (vhdx_bitmap_entry_decode(*ret_entry, &err) < 0)
+		return bad_bitmap_entry(vhdx, index, *ret_entry, err.text);
 	if (vhdx_entry_state(*ret_entry) == VHDX_BITMAP_PRESENT &&
 	    !vhdx_range_is_payload(vhdx, vhdx_entry_offset(*ret_entry), VHDX_BITMAP_BLOCK_BYTES))
-		return -EBADMSG;
+		return bad_bitmap_entry(vhdx, index, *ret_entry,
+					"outside the file or over a structure");
 	return 0;
 }
 
@@ -125,7 +140,8 @@ int vhdx_bits_load(struct vhdx_piece *piece, uint32_t at, uint32_t length)
 	if (code < 0)
 		return code;
 	if (vhdx_entry_state(entry) != VHDX_BITMAP_PRESENT)
-		return -EBADMSG; /* a PARTIAL block wants one */
+		return bad_bitmap_entry(vhdx, vhdx_bitmap_index(vhdx, piece->block), entry,
+					"not present, and a partial block wants one");
 	piece->bitmap_offset = vhdx_entry_offset(entry);
 	piece->bits_start =
 		piece->block % vhdx->chunk_ratio * (vhdx->block_bytes / sector_bytes(piece) / 8);

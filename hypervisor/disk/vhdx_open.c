@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/cleanup.h"
 #include "hypervisor/disk/vhdx_priv.h"
@@ -229,8 +230,11 @@ static int shape_load(struct vhdx *vhdx, struct base_error *err)
 
 /* --- the parent --- */
 
-static void slashes(const char *from, char to[VHDX_LOCATOR_TEXT_BYTES])
+/* As a store writes it: slashes, and nothing of "\\?\", which only tells Windows to look no
+ * further into the path. */
+static void path_clean(const char *recorded, char to[VHDX_LOCATOR_TEXT_BYTES])
 {
+	const char *from = recorded + (strncmp(recorded, "\\\\?\\", 4) == 0 ? 4 : 0);
 	size_t i;
 
 	for (i = 0; from[i] != '\0'; i++) {
@@ -241,11 +245,73 @@ static void slashes(const char *from, char to[VHDX_LOCATOR_TEXT_BYTES])
 	to[i] = '\0';
 }
 
+/* A drive, a volume or a share of a Windows host: no folder of a store stands for it. */
+static bool path_is_foreign(const char *path)
+{
+	char letter = (char)(path[0] | 0x20);
+
+	return (letter >= 'a' && letter <= 'z' && path[1] == ':') ||
+	       strncasecmp(path, "Volume{", 7) == 0 || strncasecmp(path, "UNC/", 4) == 0;
+}
+
+/* What is there and does not open (no permission, no memory) counts as found: no other file may
+ * stand in for it, and who opens the chain says what is wrong. */
+static bool parent_exists(const struct vhdx *vhdx, const char *name)
+{
+	const struct store_open_options options = { .loop = vhdx->image.loop,
+						    .read_only = true,
+						    .align_bytes = 512 };
+	struct store_file *file = NULL;
+	int code = store_open(vhdx->image.store, name, &options, &file, NULL);
+
+	if (code == 0)
+		store_close(file);
+	return code != -ENOENT && code != -ENOTDIR && code != -EISDIR && code != -EINVAL &&
+	       code != -ELOOP;
+}
+
+/* True when @path, from where the child is, leads to a file that is not the child itself. */
+static bool parent_try(const struct vhdx *vhdx, const char *path, char ret_name[STORE_NAME_BYTES])
+{
+	const char *child = store_name(vhdx->image.file);
+
+	return store_resolve(child, path, ret_name, NULL) == 0 && strcmp(ret_name, child) != 0 &&
+	       parent_exists(vhdx, ret_name);
+}
+
 /*
- * Where the parent is in the store.  The specification looks at the relative path, then the
- * volume's, then the absolute one.  The latter two name things of a Windows host that no store
- * of ours has; they, and a path that leads outside, are kept as they are recorded, so that who
- * fails to open it can say which path that was (and that the file can be given another parent).
+ * The first of the paths that leads to a file; of those that only a Windows host knows the last
+ * component, beside the child, after all others.  Who opens the parent compares its identity.  A
+ * raw parent has none to compare: for that nothing is guessed.
+ */
+static bool parent_find(const struct vhdx *vhdx, char ret_name[STORE_NAME_BYTES])
+{
+	const struct vhdx_locator *locator = &vhdx->meta.locator;
+	const char *const recorded[] = { locator->relative, locator->volume, locator->absolute };
+	bool guess = strcmp(locator->format, "raw") != 0;
+	char path[VHDX_LOCATOR_TEXT_BYTES];
+
+	for (int i = 0; i < 3; i++) {
+		path_clean(recorded[i], path);
+		if (path[0] != '\0' && !path_is_foreign(path) && parent_try(vhdx, path, ret_name))
+			return true;
+	}
+	for (int i = 0; guess && i < 3; i++) {
+		const char *last;
+
+		path_clean(recorded[i], path);
+		last = strrchr(path, '/');
+		if (last != NULL && path_is_foreign(path) && parent_try(vhdx, last + 1, ret_name))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Where the parent is in the store: where the relative path, the volume's or the absolute one
+ * leads, in the specification's order.  When none leads to a file, the first that is recorded is
+ * kept, so that who fails to open it can say which path that was (and that the file can be given
+ * another parent).
  */
 static int parent_name(const struct vhdx *vhdx, char ret_name[STORE_NAME_BYTES],
 		       struct base_error *err)
@@ -256,12 +322,14 @@ static int parent_name(const struct vhdx *vhdx, char ret_name[STORE_NAME_BYTES],
 							    : locator->absolute;
 	char path[VHDX_LOCATOR_TEXT_BYTES];
 
+	if (parent_find(vhdx, ret_name))
+		return 0;
 	if (strlen(recorded) >= STORE_NAME_BYTES)
 		return base_fail(err, -ENAMETOOLONG,
 				 "VHDX parent locator: path of %zu bytes, at most %d are allowed",
 				 strlen(recorded), STORE_NAME_BYTES - 1);
 	if (recorded == locator->relative) {
-		slashes(recorded, path);
+		path_clean(recorded, path);
 		if (store_resolve(store_name(vhdx->image.file), path, ret_name, NULL) == 0)
 			return 0;
 	}

@@ -265,8 +265,9 @@ uint64_t vhdx_bat_get(const struct vhdx *vhdx, const struct vhdx_page *page, uin
 void vhdx_bat_set(struct vhdx *vhdx, struct vhdx_page *page, uint64_t bat_index, uint64_t entry,
 		  bool ordered);
 /* An entry as validated before use: state known, offset inside the file, not over a structure.
- * -EBADMSG and image_fail() never: the request fails, with a line in the log once. */
-int vhdx_bat_entry_check(const struct vhdx *vhdx, uint64_t block, uint64_t entry);
+ * -EBADMSG and image_fail() never: the request fails, with a line in the log once and
+ * the text in image.damage. */
+int vhdx_bat_entry_check(struct vhdx *vhdx, uint64_t block, uint64_t entry);
 
 /*
  * Block locks: a request that uses a block holds it shared; who changes where it is (first

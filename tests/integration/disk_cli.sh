@@ -152,6 +152,20 @@ bytes it has, or --shrink" disk resize ok.vhdx 1M
 67108864 bytes it has" disk resize ok.vhdx -128M
 	refuse resize-odd 2 "disk resize: 'ok.vhdx': size 67108965: expected a multiple of 512" \
 		disk resize ok.vhdx 67108965
+	local most
+	for v in "" -n; do
+		most="expected above 0 and at most 70368744177664 (64 TiB), the most a vhdx can have"
+		# shellcheck disable=SC2086 # an option or nothing
+		refuse "resize-vhdx-limit$v" 2 "disk resize: 'ok.vhdx': size 71468255805440: $most" \
+			disk resize $v ok.vhdx 65T
+		most="expected above 0 and at most 2190433320960 (2040 GiB), the most a vhd can have"
+		# shellcheck disable=SC2086
+		refuse "resize-vhd-limit$v" 2 "disk resize: 'ok.vhd': size 3298534883328: $most" \
+			disk resize $v ok.vhd 3T
+		# shellcheck disable=SC2086
+		refuse "resize-vhd-odd$v" 2 "disk resize: 'ok.vhd': size 67108965: expected a multiple \
+of 512" disk resize $v ok.vhd 67108965
+	done
 	refuse merge-no-parent 1 "disk merge: 'ok.vhdx' is dynamic: expected a differencing disk, \
 which has a parent" disk merge ok.vhdx
 	refuse compact-raw 1 "disk compact: 'ok.raw' is raw, dynamic: expected a dynamic or \
@@ -177,6 +191,45 @@ wrong_sizes() {
 	says 2 "1024" disk create --sector 1024 a.vhdx 1G
 	says 2 "1000" disk create a.vhdx 1000
 	[[ -z $(find . -name '*.vhd*') ]]
+	# A dry run refuses the same.
+	says 2 "'a.vhdx'.*3145728" disk create -n --block-size 3M a.vhdx 1G
+	says 2 "'a.vhdx'.*64 TiB" disk create -n a.vhdx 65T
+	says 2 "'a.vhd'.*2040 GiB" disk create -n a.vhd 3T
+	says 2 "'a.vhdx'.*1024" disk create -n --sector 1024 a.vhdx 1G
+	says 2 "'a.raw'.*1000" disk create -n a.raw 1000
+	[[ -z $(find . -name '*.vhd*' -o -name '*.raw' -o -name '*.part') ]]
+	godwit create ok.vhdx 1G
+	says 2 "'p.vhdx'.*at least as large" disk create -n -b ok.vhdx p.vhdx 64M
+	godwit create -n -b ok.vhdx p.vhdx
+	(cd / && "$GODWIT" disk create -n /godwit-none.vhdx 1G)
+	[[ ! -e /godwit-none.vhdx && ! -e p.vhdx ]]
+}
+
+# A damaged table entry: the text says which block, where its entry is, and what is in it.
+damaged_entry() {
+	local at got=0
+	godwit create --block-size 1M a.vhdx 16M
+	"$DISK_IO" a.vhdx write 0 4M 5 flush
+	cp a.vhdx whole.vhdx
+	# The BAT region's place is in the region table at 192 KiB, behind its GUID.
+	at=$(python3 - <<'PY'
+import struct, uuid
+data = open("a.vhdx", "rb").read(1 << 20)
+bat = uuid.UUID("2dc27766-f623-4200-9d64-115e9bfd4a08").bytes_le
+at = data.index(bat, 192 << 10)
+print(struct.unpack_from("<Q", data, at + 16)[0] + 2 * 8)
+PY
+	)
+	printf '\x06\x00\x00\x00\x00\x01\x00\x00' | dd of=a.vhdx bs=1 seek="$at" conv=notrunc status=none
+	local entry
+	entry="BAT entry of block 2 at $(printf '0x%x' "$at"): 0x0000010000000006: outside the file"
+	says 1 "'a.vhdx': $entry" disk convert a.vhdx b.raw
+	says 3 "'a.vhdx': read at .*: $entry" disk compare a.vhdx whole.vhdx
+	got=0
+	"$DISK_IO" a.vhdx read 2M 64K 5 > io 2>&1 || got=$?
+	cat io
+	[[ $got -ne 0 ]]
+	grep -q "$entry" io
 }
 
 damaged() {
@@ -345,12 +398,18 @@ resize_all() {
 		"$DISK_IO" "$f" read 10M 64K 7 read 64M 64M 0
 		godwit check "$f"
 	done
-	says 1 "'b.vhd': size 100663296: its format cannot do that in place" disk resize --shrink b.vhd -32M
+	for f in "" -n; do
+		# shellcheck disable=SC2086 # an option or nothing
+		says 1 "'b.vhd': size 100663296: its format cannot do that in place" \
+			disk resize $f --shrink b.vhd -32M
+	done
 	for f in a.vhdx c.raw; do
 		godwit resize --shrink "$f" -32M
 		"$DISK_IO" "$f" read 10M 64K 7
 		# The tail is in use.
 		says 1 "'$f': size 10485760: what lies beyond it is in use" disk resize --shrink "$f" 10M
+		says 1 "'$f': size 10485760: what lies beyond it is in use" disk resize -n --shrink "$f" 10M
+		godwit resize -n --shrink "$f" 11M
 		"$DISK_IO" "$f" read 10M 64K 7
 	done
 }
@@ -497,7 +556,7 @@ cd "$tmp/case" || exit 1
 refusals_usage
 refusals_files
 cd "$tmp" || exit 1
-for name in wrong_sizes damaged held create_all json convert_all sparse compare_all \
+for name in wrong_sizes damaged damaged_entry held create_all json convert_all sparse compare_all \
 	resize_all compact_and_merge check_repairs terminal no_qemu huge help_texts; do
 	try "$name" "$name"
 done

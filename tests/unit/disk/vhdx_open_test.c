@@ -4,6 +4,7 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/bytes.h"
@@ -419,4 +420,111 @@ Test(vhdx_open, a_corrupt_file_that_somebody_holds_is_told_with_the_holder)
 	cr_assert_not_null(strstr(err.text, "both VHDX headers"), "%s", err.text);
 	writer->ops->close(writer);
 	cr_assert_eq(vhdx_file_open(&world, NAME, &image, &err), -EBADMSG);
+}
+
+/* --- where the parent is --- */
+
+/* A child of "base.vhdx" whose locator has these paths instead ("" for none). */
+static void child_make(const char *child, const char *format, const char *relative,
+		       const char *volume, const char *absolute)
+{
+	const struct disk_create_options options = { .kind = DISK_DIFFERENCING };
+	struct vhdx_locator locator;
+	struct image *base = NULL;
+	struct image *image = NULL;
+	uint64_t table;
+	uint32_t at;
+	uint32_t entry = 32;
+	int length;
+
+	vhdx_file_make(&world, "base.vhdx");
+	cr_assert_eq(vhdx_file_open(&world, "base.vhdx", &base, &err), 0, "%s", err.text);
+	cr_assert_eq(vhdx_create(world.store, child, world.loop, &options, base, &err), 0, "%s",
+		     err.text);
+	base->ops->close(base);
+	cr_assert_eq(vhdx_file_open(&world, child, &image, &err), 0, "%s", err.text);
+	locator = vhdx_of(image)->meta.locator;
+	at = vhdx_of(image)->meta.locator_at.offset_bytes;
+	table = vhdx_of(image)->regions.metadata.offset_bytes;
+	image->ops->close(image);
+	(void)snprintf(locator.format, sizeof(locator.format), "%s", format);
+	(void)snprintf(locator.relative, sizeof(locator.relative), "%s", relative);
+	(void)snprintf(locator.volume, sizeof(locator.volume), "%s", volume);
+	(void)snprintf(locator.absolute, sizeof(locator.absolute), "%s", absolute);
+	length = vhdx_locator_encode(&locator, big, 4096, &err);
+	cr_assert_gt(length, 0, "%s", err.text);
+	vhdx_file_poke(&world, child, table + at, big, (uint64_t)length);
+	vhdx_file_peek(&world, child, table, big, 4096);
+	while (base_get_le32(big + entry + 16) != at)
+		entry += 32;
+	base_put_le32(big + entry + 20, (uint32_t)length);
+	vhdx_file_poke(&world, child, table, big, 4096);
+}
+
+/* The parent's name as the child gives it; who opens the chain opens that. */
+static void parent_is(const char *child, const char *name)
+{
+	struct image *image = NULL;
+
+	cr_assert_eq(vhdx_file_open(&world, child, &image, &err), 0, "%s", err.text);
+	cr_assert_str_eq(image->parent_is.name, name);
+	image->ops->close(image);
+}
+
+static void base_to(const char *name)
+{
+	cr_assert_eq(store_rename(world.store, "base.vhdx", name, &err), 0, "%s", err.text);
+}
+
+Test(vhdx_open, a_parent_with_an_absolute_path_alone)
+{
+	child_make("a/child.vhdx", "", "", "", "\\\\?\\\\b\\base.vhdx");
+	base_to("b/base.vhdx");
+	parent_is("a/child.vhdx", "b/base.vhdx");
+}
+
+Test(vhdx_open, the_first_path_that_leads_to_a_file)
+{
+	child_make("a/child.vhdx", "", ".\\none.vhdx", "/v/base.vhdx", "/b/base.vhdx");
+	base_to("b/base.vhdx");
+	parent_is("a/child.vhdx", "b/base.vhdx");
+	vhdx_file_make(&world, "v/base.vhdx");
+	parent_is("a/child.vhdx", "v/base.vhdx");
+	vhdx_file_make(&world, "a/none.vhdx");
+	parent_is("a/child.vhdx", "a/none.vhdx");
+}
+
+Test(vhdx_open, a_path_of_windows_leads_beside_the_child)
+{
+	child_make("a/child.vhdx", "", "", "\\\\?\\Volume{1}\\dir\\other.vhdx",
+		   "C:\\dir\\base.vhdx");
+	base_to("a/base.vhdx");
+	parent_is("a/child.vhdx", "a/base.vhdx");
+}
+
+/* Neither the child itself nor, for a parent without an identity, what beside the child has the
+ * name: the text stays. */
+Test(vhdx_open, what_is_not_taken_for_the_parent)
+{
+	child_make("a/other.vhdx", "", "", "", "C:\\dir\\other.vhdx");
+	parent_is("a/other.vhdx", "C:\\dir\\other.vhdx");
+	base_to("a/base.vhdx");
+	child_make("a/child.vhdx", "raw", "", "", "C:\\dir\\base.vhdx");
+	parent_is("a/child.vhdx", "C:\\dir\\base.vhdx");
+}
+
+Test(vhdx_open, a_parent_that_is_nowhere_is_named_as_recorded)
+{
+	const struct disk_options options = { .store = world.store,
+					      .name = "a/child.vhdx",
+					      .format = DISK_VHDX,
+					      .loop = world.loop };
+	struct disk *disk = NULL;
+
+	child_make("a/child.vhdx", "", "", "", "C:\\dir\\base.vhdx");
+	cr_assert_eq(disk_open_standby(&options, &disk, &err), -ENOENT, "%s", err.text);
+	cr_assert_not_null(strstr(err.text, "C:\\dir\\base.vhdx"), "%s", err.text);
+	base_to("a/base.vhdx");
+	cr_assert_eq(disk_open_standby(&options, &disk, &err), 0, "%s", err.text);
+	disk_close(disk);
 }
