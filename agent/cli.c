@@ -11,7 +11,7 @@
 /* One clean line, whatever file names hold. */
 static void print_error(const char *where, const struct base_error *err)
 {
-	char line[BASE_ERROR_TEXT_BYTES + 64];
+	char line[BASE_ERROR_TEXT_BYTES + 128];
 
 	(void)snprintf(line, sizeof(line), "godwit: %s%s", where, err->text);
 	for (char *c = line; *c != '\0'; c++)

@@ -123,7 +123,7 @@ static int bad_entry(struct vhdx *vhdx, uint64_t block, uint64_t entry, const ch
 {
 	if (vhdx->image.damage[0] == '\0')
 		(void)snprintf(vhdx->image.damage, sizeof(vhdx->image.damage),
-			       "BAT entry of block %llu at 0x%llx: 0x%016llx: %s",
+			       "BAT entry of block %llu at 0x%llx: 0x%016llx: %.100s",
 			       (unsigned long long)block,
 			       (unsigned long long)entry_place(vhdx, block),
 			       (unsigned long long)entry, why);

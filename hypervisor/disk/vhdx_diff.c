@@ -99,7 +99,7 @@ static int bad_bitmap_entry(struct vhdx *vhdx, uint64_t index, uint64_t entry, c
 
 	if (vhdx->image.damage[0] == '\0')
 		(void)snprintf(vhdx->image.damage, sizeof(vhdx->image.damage),
-			       "BAT entry %llu (sector bitmap) at 0x%llx: 0x%016llx: %s",
+			       "BAT entry %llu (sector bitmap) at 0x%llx: 0x%016llx: %.100s",
 			       (unsigned long long)index, (unsigned long long)place,
 			       (unsigned long long)entry, why);
 	return -EBADMSG;
