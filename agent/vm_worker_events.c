@@ -178,6 +178,10 @@ static void machine_event(void *context, enum hv_machine_event event, const char
 	}
 		vm_worker_tell(worker, VM_NEWS_CRASHED);
 		return;
+	case HV_EVENT_GUEST_PANIC:
+		base_log(BASE_LOG_WARNING, "vm.guest-panic", "vm=%s why=%s", worker->config->name,
+			 base_log_str(text != NULL ? text : ""));
+		return;
 	case HV_EVENT_INVALID:
 	case HV_EVENT_EVENTS:
 		break;

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "hypervisor/cpu_model.h"
@@ -24,6 +25,7 @@
 #include "hypervisor/ram_state.h"
 
 struct hv_machine;
+struct hv_synic;
 
 enum hv_hold {
 	HV_HOLD_USER = 1 << 0,    /* paused by command; set when the machine is made */
@@ -38,6 +40,8 @@ enum hv_machine_event {
 	HV_EVENT_POWER_OFF,     /* guest wrote S5 */
 	HV_EVENT_RESET_REQUEST, /* by the guest or by triple fault: hv_machine_reset() or end */
 	HV_EVENT_CRASHED,       /* KVM cannot go on: internal error, failed entry; see text */
+	HV_EVENT_GUEST_PANIC, /* the guest reported a crash of its own (crash MSRs): its parameters
+				 and, where it gave one, its message; it goes on or resets itself */
 	HV_EVENT_EVENTS
 };
 
@@ -168,7 +172,91 @@ struct hv_machine_status {
 };
 void hv_machine_status(struct hv_machine *machine, struct hv_machine_status *ret_status);
 
-/* For migration and tests. */
+/* For migration, devices and tests.  Borrowed, as long as the machine. */
 struct hv_slat *hv_machine_slat(struct hv_machine *machine);
+struct hv_synic *hv_machine_synic(struct hv_machine *machine);
+/* The partition's reference time in units of 100 ns, as the guest reads it now.  Any thread. */
+uint64_t hv_machine_reference_time(struct hv_machine *machine);
+/* Put another kernel in place for the next boot or reset (borrowed descriptors, as in
+ * struct hv_machine_fds).  @cmdline is copied.  Before boot, or from a boot source (below). */
+BASE_MUST_CHECK int hv_machine_set_kernel(struct hv_machine *machine, int kernel_fd, int initrd_fd,
+					  const char *kernel_name, const char *initrd_name,
+					  const char *cmdline, struct base_error *err);
+/* Asked before the kernel is loaded, at boot and at each reset (vCPUs parked, services quiesced
+ * and reset), so that it can call hv_machine_set_kernel() with what the guest's disk holds now.
+ * Blocking.  Set before boot. */
+void hv_machine_on_load(struct hv_machine *machine,
+			int (*load)(void *context, struct base_error *err), void *context);
+
+/*
+ * --- services: the devices that live outside of this folder (VMBus and what is on it) ---
+ *
+ * A service is told of the machine's life; the machine knows nothing else of it.  They are
+ * called in the order they were added, resume() in reverse order.  All calls come with the vCPUs
+ * parked, from the thread that changes the machine, and may block.
+ *
+ *   quiesce   take nothing more from the guest, finish what is in flight, put what the guest
+ *             is to see into its memory (marked).  From its return to resume() the service
+ *             neither writes guest memory nor interrupts.  -EAGAIN and why: it cannot now
+ *             (then those already quiesced are resumed).
+ *   resume    go on.
+ *   reset     quiesced: back to power-on state; the guest of before is forgotten.
+ *   sections  of the saved state: save appends the payload of section @index, load checks all
+ *             of it before changing anything (guest memory is not there yet);
+ *             -EBADMSG malformed, -ENOTSUP newer version, -EINVAL not this configuration.
+ *   loaded    guest memory and vCPUs are in place: take up what was saved.
+ */
+struct hv_service_section {
+	const char *name; /* as in docs/hypervisor/saved-state.md; borrowed for ever */
+	uint32_t instance;
+	uint32_t version; /* the newest we know, and write */
+};
+struct hv_service_ops {
+	int (*quiesce)(void *service, struct base_error *err);
+	void (*resume)(void *service);
+	int (*reset)(void *service, struct base_error *err);
+	uint32_t (*section_count)(void *service);
+	struct hv_service_section (*section)(void *service, uint32_t index);
+	int (*save)(void *service, uint32_t index, struct base_buffer *out, struct base_error *err);
+	int (*load)(void *service, uint32_t index, uint32_t version, struct base_reader *in,
+		    struct base_error *err);
+	int (*loaded)(void *service, struct base_error *err);
+};
+#define HV_SERVICES_MAX                                                                            \
+	32 /* VMBus, integration services, up to 4 controllers and 16 network cards */
+/* Before boot or restore.  Both are borrowed and outlive the machine's last call.  -ENOSPC. */
+BASE_MUST_CHECK int hv_machine_add_service(struct hv_machine *machine,
+					   const struct hv_service_ops *ops, void *service,
+					   struct base_error *err);
+/* Hold the vCPUs and quiesce all services; and let them go on.  For live migration and tests;
+ * save and reset do it themselves.  -EAGAIN as quiesce. */
+BASE_MUST_CHECK int hv_machine_quiesce(struct hv_machine *machine, enum hv_hold hold,
+				       struct base_error *err);
+BASE_MUST_CHECK int hv_machine_unquiesce(struct hv_machine *machine, enum hv_hold hold,
+					 struct base_error *err);
+
+/* Who takes the guest's hypercalls POST_MESSAGE and SIGNAL_EVENT, on the vCPU's thread; must not
+ * block.  The result is a hypercall status (HV_STATUS_*).  Set before boot or restore. */
+enum hv_status {
+	HV_STATUS_SUCCESS = 0,
+	HV_STATUS_INVALID_HYPERCALL_CODE = 2,
+	HV_STATUS_INVALID_HYPERCALL_INPUT = 3,
+	HV_STATUS_INVALID_ALIGNMENT = 4,
+	HV_STATUS_INVALID_PARAMETER = 5,
+	HV_STATUS_ACCESS_DENIED = 6,
+	HV_STATUS_INSUFFICIENT_MEMORY = 11,
+	HV_STATUS_INVALID_VP_INDEX = 14,
+	HV_STATUS_INVALID_PORT_ID = 17,
+	HV_STATUS_INVALID_CONNECTION_ID = 18,
+	HV_STATUS_INSUFFICIENT_BUFFERS = 19,
+};
+struct hv_hypercall_ops {
+	/* @payload: @size_bytes (0..HV_MESSAGE_PAYLOAD_BYTES) already copied out of the guest. */
+	enum hv_status (*post_message)(void *context, uint32_t connection_id, uint32_t type,
+				       const uint8_t *payload, uint32_t size_bytes);
+	enum hv_status (*signal_event)(void *context, uint32_t connection_id, uint16_t flag);
+};
+void hv_machine_set_hypercalls(struct hv_machine *machine, const struct hv_hypercall_ops *ops,
+			       void *context);
 
 #endif

@@ -19,6 +19,16 @@ ARROWS = {
     "agent": {"base", "hypervisor", "migrate", "cluster", "csv", "smbstore"},
     "tests": {"base", "hypervisor", "migrate", "cluster", "csv", "smbstore", "agent", "tests"},
 }
+# Within hypervisor/: the machine knows nothing of the bus and the devices on it.
+PARTS = {
+    "hypervisor": {"hypervisor/disk"},
+    "hypervisor/disk": set(),
+    "hypervisor/vmbus": {"hypervisor", "hypervisor/disk"},
+    "hypervisor/storvsp": {"hypervisor", "hypervisor/disk", "hypervisor/vmbus"},
+    "hypervisor/netvsp": {"hypervisor", "hypervisor/disk", "hypervisor/vmbus"},
+    "hypervisor/ic": {"hypervisor", "hypervisor/disk", "hypervisor/vmbus"},
+    "hypervisor/bootdisk": {"hypervisor", "hypervisor/disk"},
+}
 STORE_HEADER = "hypervisor/disk/store.h"  # the one header that csv and smbstore share with a sibling
 FILE_LINES = 800
 COLUMNS = 100
@@ -74,6 +84,11 @@ def check_includes(path, lines):
         if "/" not in target:
             if folder != "tests":
                 find(path, number, f'include "{target}": expected a path from the root')
+            continue
+        part = os.path.dirname(path)
+        if top == folder and part in PARTS and os.path.dirname(target) != part \
+                and os.path.dirname(target) not in PARTS[part]:
+            find(path, number, f'include "{target}": arrow {part} -> {os.path.dirname(target)} is not in docs/architecture.md')
             continue
         if top == folder or top in ARROWS[folder]:
             if target.endswith("_priv.h") and os.path.dirname(target) != os.path.dirname(path) \
