@@ -284,6 +284,11 @@ int hv_machine_release(struct hv_machine *machine, enum hv_hold hold, struct bas
 	base_assert(hold != HV_HOLD_STOPPED);
 	if ((hv_partition_holds(machine->partition) & HV_HOLD_STOPPED) != 0)
 		return base_fail(err, -EPROTO, "the VM has stopped");
+	if (hold == HV_HOLD_USER && atomic_exchange(&machine->quiet_for_user, false)) {
+		BASE_LOCKED(&machine->change_lock);
+
+		hv_machine_services_resume(machine);
+	}
 	hv_partition_release(machine->partition, (uint32_t)hold);
 	return 0;
 }

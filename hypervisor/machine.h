@@ -177,11 +177,19 @@ struct hv_slat *hv_machine_slat(struct hv_machine *machine);
 struct hv_synic *hv_machine_synic(struct hv_machine *machine);
 /* The partition's reference time in units of 100 ns, as the guest reads it now.  Any thread. */
 uint64_t hv_machine_reference_time(struct hv_machine *machine);
-/* Put another kernel in place for the next boot or reset (borrowed descriptors, as in
- * struct hv_machine_fds).  @cmdline is copied.  Before boot, or from a boot source (below). */
-BASE_MUST_CHECK int hv_machine_set_kernel(struct hv_machine *machine, int kernel_fd, int initrd_fd,
-					  const char *kernel_name, const char *initrd_name,
-					  const char *cmdline, struct base_error *err);
+/* Put another kernel in place for the next boot or reset.  Descriptors and names are borrowed as in
+ * struct hv_machine_fds, @cmdline is copied.  -E2BIG a command line that is too long.  Before boot,
+ * or from the callback below. */
+struct hv_machine_kernel {
+	int kernel_fd;
+	int initrd_fd; /* -1: none */
+	const char *kernel_name;
+	const char *initrd_name;
+	const char *cmdline;
+};
+BASE_MUST_CHECK int hv_machine_set_kernel(struct hv_machine *machine,
+					  const struct hv_machine_kernel *kernel,
+					  struct base_error *err);
 /* Asked before the kernel is loaded, at boot and at each reset (vCPUs parked, services quiesced
  * and reset), so that it can call hv_machine_set_kernel() with what the guest's disk holds now.
  * Blocking.  Set before boot. */
@@ -205,6 +213,10 @@ void hv_machine_on_load(struct hv_machine *machine,
  *             of it before changing anything (guest memory is not there yet);
  *             -EBADMSG malformed, -ENOTSUP newer version, -EINVAL not this configuration.
  *   loaded    guest memory and vCPUs are in place: take up what was saved.
+ *
+ * A restore quiesces before the first load and resumes after the last loaded.  A saved state that
+ * has not one section of any service is of a guest that has never seen them: they stay at power-on.
+ * After a save that does not go on, or whose outcome is unknown, they stay quiet.
  */
 struct hv_service_section {
 	const char *name; /* as in docs/hypervisor/saved-state.md; borrowed for ever */

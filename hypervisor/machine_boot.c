@@ -73,6 +73,12 @@ int hv_machine_load_kernel(struct hv_machine *machine, struct base_error *err)
 	struct hv_boot_entry entry;
 	int r;
 
+	if (machine->on_load != NULL) {
+		r = machine->on_load(machine->on_load_context, err);
+		if (r < 0)
+			return r;
+		image.kernel_name = machine->fds.kernel_name;
+	}
 	if (machine->fds.kernel_fd < 0)
 		return base_fail(err, -EPROTO, "no kernel to boot (key 'kernel')");
 	r = hv_acpi_build(slat, machine->config.vcpu_count, &image.rsdp, err);
@@ -125,6 +131,9 @@ static int power_on(struct hv_machine *machine, struct base_error *err)
 				      &machine->power_on_chips, err);
 	if (r < 0)
 		return r;
+	r = hv_machine_services_reset(machine, err);
+	if (r < 0)
+		return r;
 	hv_platform_reset(machine->platform);
 	if (machine->test_page != NULL)
 		hv_test_page_reset(machine->test_page);
@@ -141,13 +150,16 @@ static int reset_locked(struct hv_machine *machine, bool by_guest, struct base_e
 
 	if ((hv_partition_holds(machine->partition) & HV_HOLD_STOPPED) != 0)
 		return base_fail(err, -EPROTO, "the VM has stopped");
-	if (machine->fds.kernel_fd < 0)
+	if (machine->fds.kernel_fd < 0 && machine->on_load == NULL)
 		return base_fail(err, -EPROTO, "no kernel to boot (key 'kernel')");
 	(void)hv_partition_hold(machine->partition, HV_HOLD_RESET);
-	r = power_on(machine, err);
+	r = hv_machine_services_quiesce(machine, err);
+	if (r >= 0)
+		r = power_on(machine, err);
 	if (r < 0)
 		return base_fail_within(err, r,
 					"reset"); /* stays held: half a machine must not run */
+	hv_machine_services_resume(machine);
 	atomic_fetch_add(&machine->reset_count, 1);
 	hv_partition_release(machine->partition, HV_HOLD_RESET);
 	return 0;

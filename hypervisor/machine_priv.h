@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Shared by machine.c (life), machine_boot.c (boot, reset) and machine_save.c (save,
- * restore) only.
+ * Shared by machine.c (life), machine_boot.c (boot, reset), machine_services.c, machine_save.c and
+ * machine_restore.c only.
  */
 #ifndef HYPERVISOR_MACHINE_PRIV_H
 #define HYPERVISOR_MACHINE_PRIV_H
@@ -17,6 +17,12 @@
 #include "hypervisor/platform.h"
 #include "hypervisor/test_page.h"
 #include "hypervisor/vcpu_state.h"
+
+/* A service and what was last asked of it. */
+struct hv_machine_service {
+	const struct hv_service_ops *ops;
+	void *service;
+};
 
 struct hv_machine {
 	struct hv_machine_config config;
@@ -43,6 +49,15 @@ struct hv_machine {
 	char cpu_text[256];
 	bool has_guest; /* booted or restored */
 
+	/* Under change_lock, but for what is only added before the first boot. */
+	struct hv_machine_service services[HV_SERVICES_MAX];
+	uint32_t service_count;
+	uint32_t quiesce_depth;      /* how many want the services quiet */
+	_Atomic bool quiet_for_user; /* quiet until the user's hold is released: a save whose
+					outcome is unknown */
+	int (*on_load)(void *context, struct base_error *err);
+	void *on_load_context;
+
 	struct hv_vcpu_state *power_on; /* per vCPU, as KVM made them */
 	struct hv_chip_state power_on_chips;
 	_Atomic uint64_t reset_count;
@@ -56,6 +71,21 @@ BASE_MUST_CHECK int hv_machine_judge_cpu(struct hv_machine *machine,
 					 struct base_error *err);
 /* machine.c: the leash's gate. */
 bool hv_machine_may_act(const struct hv_machine *machine);
+
+/*
+ * machine_services.c: the services' part of the machine's life; change_lock held, vCPUs parked.
+ * quiesce and resume are counted; the first and the last reach the services.
+ */
+BASE_MUST_CHECK int hv_machine_services_quiesce(struct hv_machine *machine, struct base_error *err);
+void hv_machine_services_resume(struct hv_machine *machine);
+BASE_MUST_CHECK int hv_machine_services_reset(struct hv_machine *machine, struct base_error *err);
+BASE_MUST_CHECK int hv_machine_services_loaded(struct hv_machine *machine, struct base_error *err);
+uint32_t hv_machine_service_sections(const struct hv_machine *machine); /* of all services */
+/* The @index-th of all sections, and whose it is under which number. */
+struct hv_service_section hv_machine_service_section(const struct hv_machine *machine,
+						     uint32_t index,
+						     const struct hv_machine_service **ret_service,
+						     uint32_t *ret_own_index);
 
 /* machine_boot.c: put the kernel into memory and vCPU 0 at its entry; vCPUs parked, change_lock
  * held. */

@@ -146,11 +146,26 @@ static int check_cpu(struct hv_machine *machine, const struct hv_cpuid_table *sa
 	return r < 0 ? r : hv_machine_judge_cpu(machine, &alone, err);
 }
 
+/* One service section more that we can read: instances of a name count together. */
+static size_t add_known(struct hv_state_known *known, size_t count,
+			const struct hv_service_section *section)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(known[i].name, section->name) == 0) {
+			if (known[i].instance_count <= section->instance)
+				known[i].instance_count = section->instance + 1;
+			return count;
+		}
+	known[count] =
+		(struct hv_state_known){ section->name, section->version, section->instance + 1 };
+	return count + 1;
+}
+
 /* What this program can read: anything else in the file is refused before it matters. */
 static int check_known(const struct hv_machine *machine, const struct hv_state_reader *reader,
 		       struct base_error *err)
 {
-	struct hv_state_known known[16] = {
+	const struct hv_state_known own[] = {
 		{ "machine", HV_MACHINE_SECTION_VERSION, 1 },
 		{ "cpuid", HV_CPUID_SECTION_VERSION, 1 },
 		{ "time", HV_TIME_SECTION_VERSION, 1 },
@@ -159,13 +174,26 @@ static int check_known(const struct hv_machine *machine, const struct hv_state_r
 		{ "ram", HV_RAM_VERSION, 1 },
 		{ "test-page", HV_TEST_PAGE_VERSION, 1 },
 	};
-	size_t count = 7;
+	size_t count = sizeof(own) / sizeof(own[0]);
+	uint32_t services = hv_machine_service_sections(machine);
+	BASE_FREE struct hv_state_known *known =
+		calloc(count + hv_platform_section_count() + services, sizeof(*known));
 
+	if (known == NULL)
+		return base_fail(err, -ENOMEM, "table of sections");
+	memcpy(known, own, sizeof(own));
 	for (size_t i = 0; i < hv_platform_section_count(); i++) {
 		struct hv_platform_section section = hv_platform_section(i);
 
-		base_assert(count < sizeof(known) / sizeof(known[0]));
 		known[count++] = (struct hv_state_known){ section.name, section.version, 1 };
+	}
+	for (uint32_t i = 0; i < services; i++) {
+		const struct hv_machine_service *service;
+		uint32_t index;
+		struct hv_service_section section =
+			hv_machine_service_section(machine, i, &service, &index);
+
+		count = add_known(known, count, &section);
 	}
 	return hv_state_check_known(reader, known, count, err);
 }
@@ -333,6 +361,53 @@ static int load_devices(struct hv_machine *machine, const struct hv_state_reader
 	return r;
 }
 
+/* One section of a service. */
+struct service_load {
+	const struct hv_machine_service *service;
+	uint32_t index;
+};
+
+static int load_service(struct base_reader *in, uint32_t version, void *to, struct base_error *err)
+{
+	const struct service_load *load = to;
+
+	return load->service->ops->load(load->service->service, load->index, version, in, err);
+}
+
+static bool has_services(const struct hv_machine *machine, const struct hv_state_reader *reader)
+{
+	uint32_t count = hv_machine_service_sections(machine);
+	struct service_load load;
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct hv_service_section section =
+			hv_machine_service_section(machine, i, &load.service, &load.index);
+
+		if (hv_state_find(reader, section.name, section.instance) != NULL)
+			return true;
+	}
+	return false;
+}
+
+/* The number of sections may grow while they are loaded: what one says brings others. */
+static int load_services(struct hv_machine *machine, const struct hv_state_reader *reader,
+			 struct base_error *err)
+{
+	int r = 0;
+
+	for (uint32_t i = 0; i < hv_machine_service_sections(machine) && r >= 0; i++) {
+		struct service_load load;
+		struct hv_service_section section =
+			hv_machine_service_section(machine, i, &load.service, &load.index);
+
+		r = decode_section(reader,
+				   &(struct wanted){ section.name, section.instance,
+						     section.version, load_service, &load },
+				   err);
+	}
+	return r;
+}
+
 static int apply_all(struct hv_machine *machine, const struct saved *saved, struct base_error *err)
 {
 	int r = 0;
@@ -355,7 +430,6 @@ static int apply_all(struct hv_machine *machine, const struct saved *saved, stru
 	hv_platform_loaded(machine->platform);
 	keep_features(machine, saved);
 	machine->cpuid = saved->cpuid;
-	machine->has_guest = true;
 	return 0;
 }
 
@@ -364,6 +438,7 @@ static int restore(struct hv_machine *machine, int fd, bool force_tsc, struct ba
 	BASE_CLEANUP(hv_state_reader_freep) struct hv_state_reader *reader = NULL;
 	BASE_CLEANUP(saved_fini) struct saved saved = { .vcpus = NULL };
 	struct hv_ram_report report;
+	bool with_services;
 	int r = hv_state_reader_open(fd, &reader, err);
 
 	if (r < 0)
@@ -380,13 +455,24 @@ static int restore(struct hv_machine *machine, int fd, bool force_tsc, struct ba
 		r = check_tsc(machine, &saved.time, force_tsc, err);
 	if (r >= 0)
 		r = load_devices(machine, reader, err);
+	if (r >= 0)
+		r = hv_machine_services_quiesce(machine, err);
 	if (r < 0)
 		return r;
-	r = hv_ram_restore(hv_partition_slat(machine->partition), machine->pool, reader, &report,
-			   err);
-	if (r < 0)
-		return r;
-	return apply_all(machine, &saved, err);
+	with_services = has_services(machine, reader);
+	if (with_services)
+		r = load_services(machine, reader, err);
+	if (r >= 0)
+		r = hv_ram_restore(hv_partition_slat(machine->partition), machine->pool, reader,
+				   &report, err);
+	if (r >= 0)
+		r = apply_all(machine, &saved, err);
+	if (r >= 0 && with_services)
+		r = hv_machine_services_loaded(machine, err);
+	/* After a failure the VM is never run, and the services stay quiet. */
+	if (r >= 0)
+		hv_machine_services_resume(machine);
+	return r;
 }
 
 int hv_machine_restore(struct hv_machine *machine, int fd, bool force_tsc, struct base_error *err)
@@ -397,5 +483,8 @@ int hv_machine_restore(struct hv_machine *machine, int fd, bool force_tsc, struc
 	if (machine->has_guest)
 		return base_fail(err, -EPROTO, "the VM has a guest already");
 	r = restore(machine, fd, force_tsc, err);
-	return r < 0 ? base_fail_within(err, r, "saved state") : 0;
+	if (r < 0)
+		return base_fail_within(err, r, "saved state");
+	machine->has_guest = true;
+	return 0;
 }

@@ -133,6 +133,29 @@ static int save_devices(struct hv_machine *machine, struct hv_state_writer *writ
 	return r;
 }
 
+static int save_services(struct hv_machine *machine, struct hv_state_writer *writer,
+			 struct base_error *err)
+{
+	uint32_t count = hv_machine_service_sections(machine);
+	int r = 0;
+
+	for (uint32_t i = 0; i < count && r >= 0; i++) {
+		const struct hv_machine_service *service;
+		struct base_buffer buffer = { .data = NULL };
+		uint32_t own;
+		struct hv_service_section section =
+			hv_machine_service_section(machine, i, &service, &own);
+
+		r = service->ops->save(service->service, own, &buffer, err);
+		if (r >= 0)
+			r = put_buffer(writer, section.name, section.instance, section.version,
+				       &buffer, err);
+		else
+			base_buffer_fini(&buffer);
+	}
+	return r;
+}
+
 static int save_chips(struct hv_machine *machine, struct hv_state_writer *writer,
 		      struct base_error *err)
 {
@@ -167,6 +190,8 @@ static int save_small(struct hv_machine *machine, struct hv_state_writer *writer
 		r = save_vcpus(machine, writer, err);
 	if (r >= 0)
 		r = save_devices(machine, writer, err);
+	if (r >= 0)
+		r = save_services(machine, writer, err);
 	/* Last: what elapses after this instant is what "really elapsed". */
 	if (r >= 0)
 		r = read_time(machine, &time, err);
@@ -208,7 +233,7 @@ static int write_state(struct hv_machine *machine, int fd, struct hv_save_report
 }
 
 static int save_held(struct hv_machine *machine, int directory_fd, const char *name,
-		     struct hv_save_report *report, struct base_error *err)
+		     struct hv_save_report *report, bool *ret_quiet, struct base_error *err)
 {
 	struct base_new_file file;
 	uint32_t holds = hv_partition_holds(machine->partition);
@@ -223,6 +248,12 @@ static int save_held(struct hv_machine *machine, int directory_fd, const char *n
 	r = base_new_file_begin(directory_fd, name, &file, err);
 	if (r < 0)
 		return r == -ETIMEDOUT ? -EIO : r; /* no file: that is known */
+	r = hv_machine_services_quiesce(machine, err);
+	if (r < 0) {
+		base_new_file_abort(&file);
+		return r;
+	}
+	*ret_quiet = true;
 	r = write_state(machine, file.fd, report, err);
 	if (r >= 0 && !hv_machine_may_act(machine))
 		r = base_fail(err, -EAGAIN, "the leash is not held");
@@ -237,16 +268,22 @@ static int save_locked(struct hv_machine *machine, int directory_fd, const char 
 		       struct hv_save_report *report, struct base_error *err)
 {
 	BASE_LOCKED(&machine->change_lock);
+	bool is_quiet = false;
 	int r;
 
 	atomic_store(&machine->pause_ns, hv_partition_hold(machine->partition, HV_HOLD_SAVE));
-	r = save_held(machine, directory_fd, name, report, err);
+	r = save_held(machine, directory_fd, name, report, &is_quiet, err);
 	/* Not told to go on, it belongs to the file from here: it must not run twice. */
 	if (r >= 0 && !go_on)
 		(void)hv_partition_hold(machine->partition, HV_HOLD_STOPPED);
 	/* Whether there is a file is unknown: then it must not run by itself. */
-	if (r == -ETIMEDOUT)
+	if (r == -ETIMEDOUT) {
 		(void)hv_partition_hold(machine->partition, HV_HOLD_USER);
+		if (atomic_exchange(&machine->quiet_for_user, true))
+			hv_machine_services_resume(machine); /* counted once */
+	} else if (is_quiet && (r < 0 || go_on)) {
+		hv_machine_services_resume(machine);
+	}
 	hv_partition_release(machine->partition, HV_HOLD_SAVE);
 	return r;
 }

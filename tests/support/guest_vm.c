@@ -153,6 +153,8 @@ struct guest_vm *guest_vm_new(const struct guest_vm_opts *opts)
 	};
 	if (hv_machine_new(&config, &vm->fds, &machine_ops, vm, &vm->machine, &err) < 0)
 		give_up(vm, err.text);
+	if (opts->prepare != NULL)
+		opts->prepare(vm->machine, opts->prepare_context);
 	if (!start_guest(vm, opts)) {
 		guest_vm_free(vm);
 		return NULL;

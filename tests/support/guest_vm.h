@@ -26,6 +26,9 @@ struct guest_vm_opts {
 	const char *restore;            /* a saved state instead of a boot */
 	bool may_not_fit; /* a restore that this host cannot take is a skip, not a failure */
 	bool paused;      /* do not start it */
+	/* Called once the machine is made, before it has a guest: add services. */
+	void (*prepare)(struct hv_machine *machine, void *context);
+	void *prepare_context;
 };
 
 /* NULL and a reason on stdout ("SKIP ...") when this machine has no KVM; aborts on other failures.
