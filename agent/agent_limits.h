@@ -11,6 +11,16 @@
 #define VM_CONFIG_KEYS_MAX        64u    /* rows of the key table; one bit each while parsing */
 #define VM_PATH_BYTES             4096u  /* PATH_MAX, with its zero */
 
+/* Devices. */
+#define VM_CONTROLLERS     4u  /* as many SCSI controllers as a Hyper-V machine may have */
+#define VM_DISKS_MAX       64u /* configured, and at a time: a full controller */
+#define VM_NICS_MAX        8u  /* as many cards as a Hyper-V machine may have */
+#define VM_STORES_MAX      16u /* folders with disks; each keeps threads and a descriptor */
+#define VM_NIC_QUEUES_MAX  16u /* one per processor up to what a card offers */
+#define VM_IO_THREADS_MAX  16u
+#define VM_IO_THREADS_AUTO 4u  /* beyond that they wait for the same devices */
+#define VM_INTERFACE_BYTES 16u /* IFNAMSIZ: a network interface's name, with its zero */
+
 /* Sockets: sun_path is 108 bytes with its zero (unix(7)). */
 #define VM_SOCKET_PATH_BYTES 108u
 

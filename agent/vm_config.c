@@ -40,14 +40,9 @@ static uint64_t key_bit(const struct vm_key *key)
 	return UINT64_C(1) << (uint64_t)(key - vm_config_keys);
 }
 
-/* A value from outside as it is shown in an error: cut, without control characters. */
-struct shown {
-	char text[100];
-};
-
-static struct shown show(const char *bytes, size_t length)
+struct vm_shown vm_config_show(const char *bytes, size_t length)
 {
-	struct shown shown = { .text = "" };
+	struct vm_shown shown = { .text = "" };
 	size_t used = 0;
 
 	for (size_t i = 0; i < length && used < sizeof(shown.text) - 4; i++)
@@ -63,11 +58,11 @@ static struct shown show(const char *bytes, size_t length)
 static int bad_value(const struct entry *entry, const struct vm_key *key, struct base_error *err)
 {
 	return base_fail(err, -EINVAL, "%s: key '%s': value '%s': expected %s", entry->where,
-			 key->name, show(entry->value, entry->value_length).text, key->expected);
+			 key->name, vm_config_show(entry->value, entry->value_length).text,
+			 key->expected);
 }
 
-/* Decimal digits only; false when there are none, others, or too many. */
-static bool parse_number(const char *text, size_t length, uint64_t *ret_number)
+bool vm_config_number(const char *text, size_t length, uint64_t *ret_number)
 {
 	uint64_t number = 0;
 
@@ -99,13 +94,13 @@ static bool parse_size(const char *text, size_t length, uint64_t *ret_bytes)
 		shift = 10 * ((unsigned int)(suffix - suffixes) + 1);
 		length--;
 	}
-	if (!parse_number(text, length, &number) || number > UINT64_MAX >> shift)
+	if (!vm_config_number(text, length, &number) || number > UINT64_MAX >> shift)
 		return false;
 	*ret_bytes = number << shift;
 	return true;
 }
 
-static bool is_printable(const char *text, size_t length)
+bool vm_config_printable(const char *text, size_t length)
 {
 	for (size_t i = 0; i < length; i++)
 		if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
@@ -130,12 +125,12 @@ static bool is_name(const char *text, size_t length)
 static int store_text(const struct entry *entry, const struct vm_key *key, char *field,
 		      struct base_error *err)
 {
-	bool good = is_printable(entry->value, entry->value_length) &&
+	bool good = vm_config_printable(entry->value, entry->value_length) &&
 		    entry->value_length < key->size_bytes;
 
 	if (key->type == VM_KEY_NAME)
 		good = good && is_name(entry->value, entry->value_length);
-	if (key->type == VM_KEY_PATH)
+	if (key->type == VM_KEY_PATH || key->type == VM_KEY_PATHS)
 		good = good && entry->value_length > 0;
 	if (!good)
 		return bad_value(entry, key, err);
@@ -150,7 +145,7 @@ static int store_number(const struct entry *entry, const struct vm_key *key, voi
 	uint64_t number = 0;
 	bool good = key->type == VM_KEY_SIZE
 			    ? parse_size(entry->value, entry->value_length, &number)
-			    : parse_number(entry->value, entry->value_length, &number);
+			    : vm_config_number(entry->value, entry->value_length, &number);
 
 	if (!good || number < key->least || number > key->most)
 		return bad_value(entry, key, err);
@@ -205,7 +200,7 @@ static int store_console(const struct entry *entry, const struct vm_key *key,
 		path_length = entry->value_length - prefix_length;
 		if ((forms[i].path_bytes_max == 0) != (path_length == 0) ||
 		    (path_length > 0 && path_length >= forms[i].path_bytes_max) ||
-		    !is_printable(entry->value, entry->value_length))
+		    !vm_config_printable(entry->value, entry->value_length))
 			return bad_value(entry, key, err);
 		field->kind = forms[i].kind;
 		memcpy(field->path, entry->value + prefix_length, path_length);
@@ -213,6 +208,38 @@ static int store_console(const struct entry *entry, const struct vm_key *key,
 		return 0;
 	}
 	return bad_value(entry, key, err);
+}
+
+static uint32_t *element_count(struct vm_config *config, const struct vm_key *key)
+{
+	return (uint32_t *)(void *)((char *)config + key->count_offset);
+}
+
+/* A key that may be given several times: one more element. */
+static int store_element(struct vm_config *config, const struct entry *entry,
+			 const struct vm_key *key, struct base_error *err)
+{
+	uint32_t *count = element_count(config, key);
+	char *field = (char *)config + key->offset + *count * key->size_bytes;
+	int code = 0;
+
+	if (*count >= key->most)
+		return base_fail(err, -EINVAL,
+				 "%s: key '%s': value '%s': expected the key at most %" PRIu64
+				 " times",
+				 entry->where, key->name,
+				 vm_config_show(entry->value, entry->value_length).text, key->most);
+	if (key->type == VM_KEY_DISK)
+		code = vm_config_disk(entry->where, entry->value, entry->value_length,
+				      (struct vm_disk_config *)(void *)field, err);
+	else if (key->type == VM_KEY_NIC)
+		code = vm_config_nic(entry->where, entry->value, entry->value_length,
+				     (struct vm_nic_config *)(void *)field, err);
+	else
+		code = store_text(entry, key, field, err);
+	if (code == 0)
+		(*count)++;
+	return code;
 }
 
 static int store(struct vm_config *config, const struct entry *entry, const struct vm_key *key,
@@ -233,6 +260,10 @@ static int store(struct vm_config *config, const struct entry *entry, const stru
 		return store_choice(entry, key, field, err);
 	case VM_KEY_CONSOLE:
 		return store_console(entry, key, field, err);
+	case VM_KEY_DISK:
+	case VM_KEY_NIC:
+	case VM_KEY_PATHS:
+		return store_element(config, entry, key, err);
 	case VM_KEY_INVALID:
 	case VM_KEY_TYPES:
 		break;
@@ -259,14 +290,16 @@ static int take_entry(struct parse *parse, const struct entry *entry, struct bas
 	if (key == NULL)
 		return base_fail(err, -EINVAL,
 				 "%s: key '%s': value '%s': expected a known key, see godwit-vm(8)",
-				 entry->where, show(entry->name, entry->name_length).text,
-				 show(entry->value, entry->value_length).text);
-	if ((parse->seen & key_bit(key)) != 0)
+				 entry->where, vm_config_show(entry->name, entry->name_length).text,
+				 vm_config_show(entry->value, entry->value_length).text);
+	if (vm_key_repeats(key) && (parse->seen & key_bit(key)) == 0)
+		*element_count(&parse->config, key) = 0; /* flags replace the file's list */
+	else if (!vm_key_repeats(key) && (parse->seen & key_bit(key)) != 0)
 		return base_fail(err, -EINVAL,
 				 "%s: key '%s': value '%s': expected the key once, it was given in "
 				 "%s already",
 				 entry->where, key->name,
-				 show(entry->value, entry->value_length).text,
+				 vm_config_show(entry->value, entry->value_length).text,
 				 parse->where[key - vm_config_keys]);
 	code = store(&parse->config, entry, key, err);
 	if (code < 0)
@@ -326,7 +359,7 @@ static int take_line(struct parse *parse, const char *where, const char *line, s
 	equals = memchr(line, '=', length);
 	if (equals == NULL)
 		return base_fail(err, -EINVAL, "%s: line '%s': expected 'key = value'", where,
-				 show(line, length).text);
+				 vm_config_show(line, length).text);
 	entry.name = line;
 	entry.name_length = (size_t)(equals - line);
 	entry.value = equals + 1;
@@ -421,19 +454,43 @@ static int check_fds(const struct parse *parse, struct base_error *err)
 	return 0;
 }
 
-static int check_relations(const struct parse *parse, struct base_error *err)
+/* What the machine boots, and which keys that takes. */
+static int check_boot(const struct parse *parse, struct base_error *err)
+{
+	const struct vm_config *config = &parse->config;
+
+	if (config->boot == VM_BOOT_KERNEL && config->kernel[0] == '\0')
+		return base_fail(err, -EINVAL,
+				 "%s: key 'boot': value 'kernel': expected key 'kernel' with it",
+				 where_given(parse, "boot"));
+	if (config->boot == VM_BOOT_DISK && config->kernel[0] != '\0')
+		return base_fail(err, -EINVAL,
+				 "%s: key 'boot': value 'disk': expected it without key 'kernel'",
+				 where_given(parse, "boot"));
+	if (config->boot == VM_BOOT_DISK && config->disk_count == 0)
+		return base_fail(err, -EINVAL,
+				 "%s: key 'boot': value 'disk': expected key 'disk' with it",
+				 where_given(parse, "boot"));
+	if (config->kernel[0] == '\0' && config->restore[0] == '\0' && config->disk_count == 0)
+		return base_fail(err, -EINVAL,
+				 "key 'kernel': not given: expected the path of a Linux bzImage or "
+				 "an ELF64 kernel, or key 'disk' or 'restore'");
+	return 0;
+}
+
+static int check_relations(struct parse *parse, struct base_error *err)
 {
 	const struct vm_config *config = &parse->config;
 	int code = check_needs(parse, err);
 
 	if (code == 0)
 		code = check_fds(parse, err);
+	if (code == 0)
+		code = check_boot(parse, err);
+	if (code == 0)
+		code = vm_config_devices_check(&parse->config, err);
 	if (code < 0)
 		return code;
-	if (config->kernel[0] == '\0' && config->restore[0] == '\0')
-		return base_fail(err, -EINVAL,
-				 "key 'kernel': not given: expected the path of a Linux bzImage or "
-				 "an ELF64 kernel, or key 'restore'");
 	if (config->leash_page_fd >= 0 && config->epoch == 0)
 		return base_fail(err, -EINVAL,
 				 "%s: key 'epoch': value '0': expected at least 1 with a leash",
@@ -485,7 +542,7 @@ static int split_flag(int argc, char *const argv[], int index, struct flag *ret_
 	if (strncmp(argument, "--", 2) != 0)
 		return base_fail(err, -EINVAL,
 				 "command line: argument '%s': expected --key value or --key=value",
-				 show(argument, strlen(argument)).text);
+				 vm_config_show(argument, strlen(argument)).text);
 	argument += 2;
 	equals = strchr(argument, '=');
 	flag.entry.name = argument;
@@ -497,7 +554,7 @@ static int split_flag(int argc, char *const argv[], int index, struct flag *ret_
 		flag.used = 2;
 	} else {
 		return base_fail(err, -EINVAL, "command line: key '%s': expected a value after it",
-				 show(argument, flag.entry.name_length).text);
+				 vm_config_show(argument, flag.entry.name_length).text);
 	}
 	flag.entry.value_length = strlen(flag.entry.value);
 	*ret_flag = flag;
@@ -536,9 +593,10 @@ static int take_config_flag(struct parse *parse, int argc, char *const argv[],
 		if (!is_config_flag(&flag.entry))
 			continue;
 		if (path != NULL)
-			return base_fail(err, -EINVAL,
-					 "command line: key 'config': value '%s': expected it once",
-					 show(flag.entry.value, flag.entry.value_length).text);
+			return base_fail(
+				err, -EINVAL,
+				"command line: key 'config': value '%s': expected it once",
+				vm_config_show(flag.entry.value, flag.entry.value_length).text);
 		path = flag.entry.value;
 	}
 	return path != NULL ? load_config_file(parse, path, err) : 0;

@@ -16,6 +16,7 @@
 #include "agent/agent_limits.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "hypervisor/disk/disk.h"
 #include "hypervisor/machine.h"
 
 enum vm_switch {
@@ -53,6 +54,40 @@ struct vm_console_spec {
 	char path[VM_PATH_BYTES]; /* FILE and UNIX */
 };
 
+enum vm_boot {
+	VM_BOOT_AUTO, /* not given: the kernel if there is one, else the first disk */
+	VM_BOOT_DISK,
+	VM_BOOT_KERNEL,
+	VM_BOOT_COUNT
+};
+
+/* One value of the key disk. */
+struct vm_disk_config {
+	char path[VM_PATH_BYTES]; /* "": a DVD drive with nothing in it */
+	uint32_t controller;
+	uint32_t lun;            /* set for all once the whole is parsed */
+	bool lun_given;          /* not chosen by us */
+	enum disk_format format; /* INVALID: by the name's end, else by content */
+	bool dvd;
+	bool read_only;
+	bool write_through; /* cache=off */
+	bool solid_state;
+};
+
+/* One value of the key nic. */
+struct vm_nic_config {
+	char tap[VM_INTERFACE_BYTES]; /* "": the kernel chooses a name */
+	char bridge[VM_INTERFACE_BYTES];
+	int fds[VM_NIC_QUEUES_MAX]; /* inherited, instead of tap */
+	uint32_t fd_count;
+	uint32_t queue_count;
+	uint32_t mtu; /* 0: 1500 */
+	uint8_t mac[6];
+	bool mac_given; /* else made from name and number */
+	bool spoofing;
+	bool link_down;
+};
+
 /* Strings are "" when the key was not given; descriptors -1. */
 struct vm_config {
 	char name[HV_NAME_BYTES];
@@ -79,6 +114,14 @@ struct vm_config {
 	uint64_t epoch;
 	enum base_log_level log_level;
 	enum vm_switch sandbox;
+	enum vm_boot boot;
+	uint64_t io_thread_count; /* 0: as many as vcpus, at most VM_IO_THREADS_AUTO */
+	struct vm_disk_config disks[VM_DISKS_MAX];
+	uint32_t disk_count;
+	struct vm_nic_config nics[VM_NICS_MAX];
+	uint32_t nic_count;
+	char stores[VM_STORES_MAX][VM_PATH_BYTES]; /* folders that disks may come from later */
+	uint32_t store_count;
 };
 
 enum vm_config_action {
@@ -109,6 +152,14 @@ BASE_MUST_CHECK int vm_config_parse(int argc, char *const argv[], enum vm_config
  */
 BASE_MUST_CHECK int vm_config_parse_text(const char *file, const char *text, size_t size_bytes,
 					 struct vm_config *ret_config, struct base_error *err);
+
+/**
+ * vm_config_disk - one value of the key disk, as the command disk-add takes it too.
+ * @where: begins error texts, such as "FILE:3" or "command 'disk-add'".
+ * -EINVAL "WHERE: key 'disk': value '...': option 'lun': ...".
+ */
+BASE_MUST_CHECK int vm_config_disk(const char *where, const char *value, size_t size_bytes,
+				   struct vm_disk_config *ret_disk, struct base_error *err);
 
 /* The text of --help, and the page godwit-vm(8) in man(7) format. */
 void vm_config_help(FILE *out);

@@ -10,6 +10,12 @@
 	.offset = offsetof(struct vm_config, member),                                              \
 	.size_bytes = sizeof(((struct vm_config *)NULL)->member)
 
+/* A list: the elements, and their count. */
+#define LIST(member, counter, limit)                                                               \
+	.offset = offsetof(struct vm_config, member),                                              \
+	.size_bytes = sizeof(((struct vm_config *)NULL)->member[0]),                               \
+	.count_offset = offsetof(struct vm_config, counter), .most = (limit)
+
 #define FD_LEAST 3 /* 0, 1 and 2 are the terminal's */
 #define FD_MOST  1048575
 #define FD_TEXT  "the number of an inherited descriptor, 3 to 1048575"
@@ -50,6 +56,16 @@ static int choose_on_reset(const char *text)
 	};
 
 	return word_index(text, words, VM_ON_RESET_COUNT);
+}
+
+static int choose_boot(const char *text)
+{
+	static const char *const words[VM_BOOT_COUNT] = {
+		[VM_BOOT_DISK] = "disk",
+		[VM_BOOT_KERNEL] = "kernel",
+	};
+
+	return word_index(text, words, VM_BOOT_COUNT);
 }
 
 static int choose_backing(const char *text)
@@ -131,6 +147,50 @@ const struct vm_key vm_config_keys[] = {
 	  .expected = "up to 2047 printable characters",
 	  .value = "",
 	  .help = "Command line of the kernel. Needs kernel." },
+	{ .name = "boot",
+	  .type = VM_KEY_CHOICE,
+	  FIELD(boot),
+	  .expected = "disk or kernel",
+	  .choice = choose_boot,
+	  .help = "What to boot: what the boot loader on the disk with the lowest controller and "
+		  "LUN would, or the file of the key kernel. Without it: the kernel if there is "
+		  "one, else the disk." },
+	{ .name = "disk",
+	  .type = VM_KEY_DISK,
+	  LIST(disks, disk_count, VM_DISKS_MAX),
+	  .expected = "PATH[,lun=0..63][,controller=0..3][,format=vhdx|vhd|raw][,read-only]"
+		      "[,cache=on|off][,dvd][,ssd]",
+	  .help = "A disk on a SCSI controller; may be given several times. A comma in the path is "
+		  "written twice. Without lun: the lowest one that is free. The format is that of "
+		  "the name's end (vhdx, avhdx, vhd, avhd, raw, img, iso), else found by content. "
+		  "cache=off: what completed is durable. dvd: a drive for ISO images, PATH may be "
+		  "empty. ssd: the guest is told that it does not rotate. All images of a chain "
+		  "are "
+		  "in the folder of the disk or below." },
+	{ .name = "nic",
+	  .type = VM_KEY_NIC,
+	  LIST(nics, nic_count, VM_NICS_MAX),
+	  .expected = "tap=NAME, fds=N[:N]... or bridge=NAME, then [,bridge=NAME][,mac=ADDRESS]"
+		      "[,mtu=68..9000][,queues=1..16][,spoofing=on|off][,link=up|down]",
+	  .help = "A network card on a TAP device; may be given several times. tap: its name (made "
+		  "if it is not there), put into the bridge if one is named. fds: inherited "
+		  "descriptors of one, one per queue, with IFF_VNET_HDR. Without mac the address "
+		  "is made from the name of the machine and the number of the card. spoofing=on "
+		  "lets the guest send with other source addresses." },
+	{ .name = "store",
+	  .type = VM_KEY_PATHS,
+	  LIST(stores, store_count, VM_STORES_MAX),
+	  .expected = "the path of a directory",
+	  .help = "Directory that disks and DVDs may come from while the machine runs, besides "
+		  "those of its disks; may be given several times." },
+	{ .name = "io-threads",
+	  .type = VM_KEY_NUMBER,
+	  FIELD(io_thread_count),
+	  .least = 0,
+	  .most = VM_IO_THREADS_MAX,
+	  .expected = "0 to 16",
+	  .value = "0",
+	  .help = "Threads for disks and network cards; 0: as many as processors, at most 4." },
 	{ .name = "console",
 	  .type = VM_KEY_CONSOLE,
 	  FIELD(console),

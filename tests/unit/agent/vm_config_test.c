@@ -111,7 +111,55 @@ static const struct {
 	{ "epoch = 18446744073709551615", "f:2: key 'epoch': value '18446744073709551615'" },
 	{ "log-level = loud", "f:2: key 'log-level': value 'loud': expected err" },
 	{ "sandbox = maybe", "f:2: key 'sandbox': value 'maybe': expected on or off" },
+	{ "boot = floppy", "f:2: key 'boot': value 'floppy': expected disk or kernel" },
+	{ "io-threads = 17", "f:2: key 'io-threads': value '17': expected 0 to 16" },
+	{ "store =", "f:2: key 'store': value '': expected the path of a directory" },
+	{ "disk =", "f:2: key 'disk': value '': expected a path, unless it is a dvd" },
+	{ "disk = ,lun=1", "f:2: key 'disk': value ',lun=1': expected a path" },
+	{ "disk = /d,lun=64", "f:2: key 'disk': value '/d,lun=64': option 'lun': value '64': "
+			      "expected 0 to 63" },
+	{ "disk = /d,lun=", "f:2: key 'disk': value '/d,lun=': option 'lun': value '': expected" },
+	{ "disk = /d,lun=1,lun=2",
+	  "f:2: key 'disk': value '/d,lun=1,lun=2': option 'lun': value '2': expected the option "
+	  "once" },
+	{ "disk = /d,controller=4", "f:2: key 'disk': value '/d,controller=4': option "
+				    "'controller': value '4': expected 0 to 3" },
+	{ "disk = /d,format=qcow2", "f:2: key 'disk': value '/d,format=qcow2': option 'format': "
+				    "value 'qcow2': expected vhdx, vhd or raw" },
+	{ "disk = /d,cache=yes", "f:2: key 'disk': value '/d,cache=yes': option 'cache': value "
+				 "'yes': expected off or on" },
+	{ "disk = /d,ssd=1", "f:2: key 'disk': value '/d,ssd=1': option 'ssd': value '1': expected "
+			     "no value" },
+	{ "disk = /d,colour=red", "f:2: key 'disk': value '/d,colour=red': option 'colour': value "
+				  "'red': expected a known option" },
+	{ "disk = /d,", "f:2: key 'disk': value '/d,': option '': value '': expected a known" },
+	{ "nic =", "f:2: key 'nic': value '': option '': value '': expected a known option" },
+	{ "nic = mtu=1500", "f:2: key 'nic': value 'mtu=1500': expected tap, fds or bridge" },
+	{ "nic = tap=", "f:2: key 'nic': value 'tap=': option 'tap': value '': expected an inter" },
+	{ "nic = tap=a/b", "f:2: key 'nic': value 'tap=a/b': option 'tap': value 'a/b'" },
+	{ "nic = tap=0123456789abcdef", "f:2: key 'nic': value 'tap=0123456789abcdef': option" },
+	{ "nic = fds=2", "f:2: key 'nic': value 'fds=2': option 'fds': value '2': expected 1 to" },
+	{ "nic = fds=4:", "f:2: key 'nic': value 'fds=4:': option 'fds': value '4:': expected" },
+	{ "nic = fds=4,bridge=b", "f:2: key 'nic': value 'fds=4,bridge=b': expected fds without" },
+	{ "nic = fds=4:5,queues=3", "f:2: key 'nic': value 'fds=4:5,queues=3': expected as many" },
+	{ "nic = tap=t,mac=01:00:00:00:00:01", "f:2: key 'nic': value 'tap=t,mac=01:00:00:00:00:01"
+					       "': option 'mac': value '01:00:00:00:00:01'" },
+	{ "nic = tap=t,mac=00:00:00:00:00:00", "f:2: key 'nic': value 'tap=t,mac=00:00" },
+	{ "nic = tap=t,mac=0x:00:00:00:00:01", "f:2: key 'nic': value 'tap=t,mac=0x:00" },
+	{ "nic = tap=t,mtu=67", "f:2: key 'nic': value 'tap=t,mtu=67': option 'mtu': value '67': "
+				"expected 68 to 9000" },
+	{ "nic = tap=t,queues=0", "f:2: key 'nic': value 'tap=t,queues=0': option 'queues'" },
+	{ "nic = tap=t,link=lost", "f:2: key 'nic': value 'tap=t,link=lost': option 'link': value "
+				   "'lost': expected up or down" },
 	/* relations */
+	{ "boot = disk", "f:2: key 'boot': value 'disk': expected it without key 'kernel'" },
+	{ "disk = /a,lun=3\ndisk = /b,lun=3",
+	  "key 'disk': value '/b': option 'lun': value '3': expected one that no other disk of "
+	  "controller 0 has" },
+	{ "nic = tap=t,mac=02:00:00:00:00:01\nnic = tap=u,mac=02:00:00:00:00:01",
+	  "key 'nic': option 'mac': value '02:00:00:00:00:01': expected one that no other" },
+	{ "nic = fds=7\nnic = fds=8:7", "key 'nic': option 'fds': value '7': expected a desc" },
+	{ "kvm-fd = 7\nnic = fds=7", "key 'nic': option 'fds': value '7': expected a desc" },
 	{ "restore-force-tsc = on", "f:2: key 'restore-force-tsc': expected key 'restore' with" },
 	{ "leash-page-fd = 4", "f:2: key 'leash-page-fd': expected key 'leash-event-fd' with it" },
 	{ "leash-event-fd = 4", "f:2: key 'leash-event-fd': expected key 'leash-page-fd' with it" },
@@ -149,6 +197,85 @@ Test(vm_config, needs_a_kernel_or_a_state)
 	cr_assert_eq(parse("restore = /r\ninitrd = /i\n", &err), -EINVAL);
 	cr_assert_not_null(strstr(err.text, "f:2: key 'initrd': expected key 'kernel' with it"));
 	cr_assert_eq(parse("restore = /r\ncmdline = x\n", NULL), -EINVAL);
+}
+
+Test(vm_config, boot_from_a_disk)
+{
+	struct base_error err = { 0 };
+
+	cr_assert_eq(parse("disk = /d.vhdx\n", &err), 0, "%s", err.text);
+	cr_assert_eq(config.boot, VM_BOOT_AUTO);
+	cr_assert_eq(parse("disk = /d\nboot = disk\n", &err), 0, "%s", err.text);
+	cr_assert_eq(parse("restore = /r\nboot = disk\n", &err), -EINVAL);
+	cr_assert_not_null(strstr(err.text, "f:2: key 'boot': value 'disk': expected key 'disk'"));
+	cr_assert_eq(parse("disk = /d\nboot = kernel\n", &err), -EINVAL);
+	cr_assert_not_null(strstr(err.text, "'boot': value 'kernel': expected key 'kernel'"));
+}
+
+Test(vm_config, disks)
+{
+	struct base_error err = { 0 };
+	const char *text = "disk = /a,,b.vhdx,ssd\n"
+			   "disk = /c.img,lun=0,read-only\n"
+			   "disk = ,dvd,controller=1\n"
+			   "disk = e.vhd,cache=off,lun=63,controller=1\n"
+			   "disk = f,format=raw\n"
+			   "disk = g.iso,dvd\nstore = /s\nstore = /t\n";
+
+	cr_assert_eq(parse(text, &err), 0, "%s", err.text);
+	cr_assert_eq(config.disk_count, 6);
+	cr_assert_str_eq(config.disks[0].path, "/a,b.vhdx");
+	cr_assert_eq(config.disks[0].lun, 1);
+	cr_assert_eq(config.disks[0].format, DISK_VHDX);
+	cr_assert(config.disks[0].solid_state && !config.disks[0].read_only);
+	cr_assert_eq(config.disks[1].lun, 0);
+	cr_assert_eq(config.disks[1].format, DISK_RAW);
+	cr_assert(config.disks[1].read_only);
+	cr_assert_str_eq(config.disks[2].path, "");
+	cr_assert(config.disks[2].dvd && config.disks[2].read_only);
+	cr_assert_eq(config.disks[2].controller, 1);
+	cr_assert_eq(config.disks[2].lun, 0);
+	cr_assert(config.disks[3].write_through);
+	cr_assert_eq(config.disks[3].lun, 63);
+	cr_assert_eq(config.disks[3].format, DISK_VHD);
+	cr_assert_eq(config.disks[4].lun, 2);
+	cr_assert_eq(config.disks[5].lun, 3);
+	cr_assert_eq(config.store_count, 2);
+	cr_assert_str_eq(config.stores[1], "/t");
+}
+
+Test(vm_config, nics)
+{
+	struct base_error err = { 0 };
+	const char *text = "kernel = /k\nname = web\n"
+			   "nic = tap=web0,bridge=br0,mtu=9000,queues=4\n"
+			   "nic = bridge=br1,mac=00:15:5D:ab:cd:ef,spoofing=on,link=down\n"
+			   "nic = fds=7:9\n";
+
+	cr_assert_eq(parse(text, &err), 0, "%s", err.text);
+	cr_assert_eq(config.nic_count, 3);
+	cr_assert_str_eq(config.nics[0].tap, "web0");
+	cr_assert_str_eq(config.nics[0].bridge, "br0");
+	cr_assert_eq(config.nics[0].queue_count, 4);
+	cr_assert_eq(config.nics[0].mac[0], 2);
+	cr_assert(!config.nics[0].spoofing && !config.nics[0].link_down);
+	cr_assert_eq(memcmp(config.nics[1].mac, "\x00\x15\x5d\xab\xcd\xef", 6), 0);
+	cr_assert(config.nics[1].spoofing && config.nics[1].link_down);
+	cr_assert_eq(config.nics[2].fd_count, 2);
+	cr_assert_eq(config.nics[2].queue_count, 2);
+	cr_assert_neq(memcmp(config.nics[0].mac, config.nics[2].mac, 6), 0);
+}
+
+Test(vm_config, too_many_disks)
+{
+	char text[VM_DISKS_MAX * 16 + 64] = "";
+	struct base_error err = { 0 };
+
+	for (uint32_t i = 0; i <= VM_DISKS_MAX; i++)
+		(void)snprintf(text + strlen(text), 16, "disk = /d%u\n", i);
+	cr_assert_eq(parse(text, &err), -EINVAL);
+	cr_assert_str_eq(err.text,
+			 "f:65: key 'disk': value '/d64': expected the key at most 64 times");
 }
 
 Test(vm_config, long_values)
@@ -217,6 +344,13 @@ Test(vm_config, flags_win_over_the_file)
 	cr_assert_str_eq(config.name, "other");
 	cr_assert_eq(config.vcpu_count, 3);
 	cr_assert_eq(config.memory_bytes, 64ULL << 20);
+
+	write_file(path, "disk = /a\ndisk = /b\nvcpus = 2\n");
+	argv[1] = "--disk=/c";
+	cr_assert_eq(parse_flags(ARGC(argv), argv, &action, &err), 0, "%s", err.text);
+	cr_assert_eq(config.disk_count, 1);
+	cr_assert_str_eq(config.disks[0].path, "/c");
+	argv[1] = "--vcpus=3";
 
 	write_file(path, "\n\nkernel = /k\nvcpus = 0\n");
 	cr_assert_eq(parse_flags(ARGC(argv), argv, &action, &err), -EINVAL);
