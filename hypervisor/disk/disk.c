@@ -133,7 +133,8 @@ static void hold_end(void *context)
 	base_assert(disk->holds > 0);
 	if (--disk->holds > 0 || disk->parked)
 		return;
-	if (disk->stalled.count > 0)
+	/* A stall whose requests were all given back ends with the next try as well. */
+	if (disk->stalled.count > 0 || (disk->stall_code != 0 && !disk->retry_timer.armed))
 		disk_retry_now(disk);
 	disk_waiting_go(disk);
 }
@@ -344,8 +345,17 @@ int disk_deactivate(struct disk *disk, struct base_error *err)
 
 struct closing {
 	struct disk *disk;
+	struct base_io_task task;
 	bool done;
+	bool over; /* everything that was posted to the loop for this disk has run */
 };
+
+static void closing_over(struct base_io_task *task)
+{
+	struct closing *closing = (struct closing *)((char *)task - offsetof(struct closing, task));
+
+	base_io_done(closing->disk->loop, &closing->over);
+}
 
 static void closing_begin(void *context)
 {
@@ -374,7 +384,7 @@ static void disk_free(struct disk *disk)
 
 void disk_close(struct disk *disk)
 {
-	struct closing closing = { .disk = disk };
+	struct closing closing = { .disk = disk, .task = { .run = closing_over } };
 
 	if (disk == NULL)
 		return;
@@ -388,6 +398,8 @@ void disk_close(struct disk *disk)
 		(void)unheard;
 		base_io_call(disk->loop, closing_begin, &closing);
 		base_io_wait(disk->loop, &closing.done);
+		base_io_post(disk->loop, &closing.task);
+		base_io_wait(disk->loop, &closing.over);
 		base_io_call(disk->loop, nothing, NULL);
 		disk_layers_close(disk->layers, 0, disk->layer_count);
 	}

@@ -103,7 +103,9 @@ struct disk_extent {
  *   -ENOSPC, -EIO, -ENODEV as the store; only where the policy is to report it
  *   -EBADMSG the image's tables are damaged there
  *   -EBUSY   RESIZE: shrinking, and the tail is in use; or a job forbids it
- *   -EOPNOTSUPP the format cannot do that; -ECANCELED closed before it began; -ENOMEM
+ *   -EOPNOTSUPP the format cannot do that; -ENOMEM
+ *   -ECANCELED closed, or given back (below), before it was over: none of it is under way any
+ *              more, and it may be made again
  */
 struct disk_request {
 	enum disk_op op;
@@ -206,6 +208,13 @@ void disk_hold(struct disk *disk);
 void disk_unhold(struct disk *disk);
 /* Try again now what waits by policy; any thread. */
 void disk_retry(struct disk *disk);
+/* Give requests back instead of keeping them: what waits for a store that is full or gone, or for
+ * the next disk_activate(), ends with -ECANCELED, and so does, until disk_keep(), whatever would
+ * have to wait for that.  So everything in flight ends while the store only answers.  What is
+ * made again afterwards waits its turn: not before the next try, so that a write of unknown
+ * outcome cannot land late.  Counted; any thread; neither blocks. */
+void disk_give_back(struct disk *disk);
+void disk_keep(struct disk *disk);
 
 void disk_geometry(const struct disk *disk, struct disk_geometry *ret_geometry); /* any thread */
 /* Of the top image in the store; valid until the next checkpoint, merge or close. */

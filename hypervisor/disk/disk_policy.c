@@ -71,16 +71,20 @@ bool disk_stall(struct disk_io *io, int code)
 	if (disk->layers[0]->failed)
 		return false;
 
+	disk->stall_code = code;
+	arm(disk, code);
+	if (first)
+		tell_stalled(disk, code);
+	if (disk_gives_back(io)) {
+		disk_io_finish(io, -ECANCELED);
+		return true;
+	}
 	if (io->retrying)
 		disk->retrying--;
 	io->retrying = false;
 	disk_list_remove(&disk->flight, io);
 	io->in_flight = false;
 	disk_list_add(&disk->stalled, io);
-	disk->stall_code = code;
-	arm(disk, code);
-	if (first)
-		tell_stalled(disk, code);
 	if (disk->flight.count == 0)
 		disk_drained(disk);
 	return true;
@@ -97,20 +101,28 @@ bool disk_stall_blocks(const struct disk_io *io)
 	return disk->stall_code == -ENODEV || disk->stall_code == -ETIMEDOUT;
 }
 
-void disk_stall_over(struct disk_io *io)
+static void stall_end(struct disk *disk)
 {
-	struct disk *disk = io->disk;
 	const struct disk_events *events = disk->options.events;
 
-	io->retrying = false;
-	disk->retrying--;
-	if (disk->retrying > 0 || disk->stalled.count > 0)
-		return;
 	disk->stall_code = 0;
 	base_io_timer_disarm(disk->loop, &disk->retry_timer);
 	disk_waiting_go(disk);
 	if (disk->stall_code == 0 && events != NULL && events->unstalled != NULL)
 		events->unstalled(disk->options.events_context);
+}
+
+void disk_stall_over(struct disk_io *io)
+{
+	struct disk *disk = io->disk;
+
+	io->retrying = false;
+	disk->retrying--;
+	/* The timer is armed and nothing is stalled: what it failed for was given back, and may be
+	 * tried again only when the timer says so. */
+	if (disk->retrying > 0 || disk->stalled.count > 0 || disk->retry_timer.armed)
+		return;
+	stall_end(disk);
 }
 
 void disk_retry_now(struct disk *disk)
@@ -131,6 +143,9 @@ void disk_retry_now(struct disk *disk)
 		disk_list_remove(&list, io);
 		disk_io_go(io);
 	}
+	if (disk->stall_code != 0 && disk->retrying == 0 && disk->stalled.count == 0 &&
+	    !disk->retry_timer.armed)
+		stall_end(disk); /* all of them had been given back */
 }
 
 static void retry_expired(struct base_io_timer *timer)
@@ -144,6 +159,65 @@ static void retry_asked(struct base_io_task *task)
 
 	atomic_store(&disk->retry_posted, false);
 	disk_retry_now(disk);
+}
+
+/* --- giving back --- */
+
+bool disk_gives_back(const struct disk_io *io)
+{
+#ifdef GODWIT_MUTANT_DISK_GIVE_BACK
+	(void)io;
+	return false;
+#else
+	const struct disk *disk = io->disk;
+
+	if (atomic_load(&disk->giving_back) == 0)
+		return false;
+	return disk->parked || io->in_flight || disk_stall_blocks(io);
+#endif
+}
+
+static void give_back_list(struct disk *disk, struct disk_io_list *list)
+{
+	struct disk_io_list taken = *list;
+
+	*list = (struct disk_io_list){ .head = NULL };
+	while (taken.head != NULL) {
+		struct disk_io *io = taken.head;
+
+		disk_list_remove(&taken, io);
+		if (list == &disk->stalled || disk_gives_back(io))
+			disk_io_finish(io, -ECANCELED);
+		else
+			disk_list_add(list, io);
+	}
+}
+
+static void give_asked(struct base_io_task *task)
+{
+	struct disk *disk = (struct disk *)((char *)task - offsetof(struct disk, give_task));
+
+	atomic_store(&disk->give_posted, false);
+	if (atomic_load(&disk->giving_back) == 0)
+		return;
+#ifndef GODWIT_MUTANT_DISK_GIVE_BACK
+	give_back_list(disk, &disk->stalled);
+	give_back_list(disk, &disk->waiting);
+#endif
+}
+
+void disk_give_back(struct disk *disk)
+{
+	(void)atomic_fetch_add(&disk->giving_back, 1);
+	if (!atomic_exchange(&disk->give_posted, true))
+		base_io_post(disk->loop, &disk->give_task);
+}
+
+void disk_keep(struct disk *disk)
+{
+	uint32_t before = atomic_fetch_sub(&disk->giving_back, 1);
+
+	base_assert(before > 0);
 }
 
 void disk_policy_init(struct disk *disk)
@@ -160,6 +234,7 @@ void disk_policy_init(struct disk *disk)
 		options->retry_ms = DISK_RETRY_MS_DEFAULT;
 	disk->retry_timer = (struct base_io_timer){ .expired = retry_expired };
 	disk->retry_task = (struct base_io_task){ .run = retry_asked };
+	disk->give_task = (struct base_io_task){ .run = give_asked };
 }
 
 void disk_retry(struct disk *disk)

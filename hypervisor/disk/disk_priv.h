@@ -100,6 +100,9 @@ struct disk {
 	struct base_io_timer retry_timer;
 	struct base_io_task retry_task;
 	atomic_bool retry_posted;
+	_Atomic uint32_t giving_back; /* disk_give_back() less disk_keep() */
+	struct base_io_task give_task;
+	atomic_bool give_posted;
 	bool failed_told;
 
 	struct range_locks locks;
@@ -167,6 +170,8 @@ bool disk_stall_blocks(const struct disk_io *io);
 void disk_stall_over(struct disk_io *io);
 void disk_policy_init(struct disk *disk);
 void disk_retry_now(struct disk *disk);
+/* True: @io must not wait for the store or an activation; it ends with -ECANCELED. */
+bool disk_gives_back(const struct disk_io *io);
 
 /* --- disk_hook.c --- */
 

@@ -267,6 +267,10 @@ void disk_io_go(struct disk_io *io)
 		disk_io_finish(io, -ECANCELED);
 		return;
 	}
+	if (disk_gives_back(io)) {
+		disk_io_finish(io, -ECANCELED);
+		return;
+	}
 	if (disk->parked || disk->holds > 0 || disk_stall_blocks(io)) {
 		disk_list_add(&disk->waiting, io);
 		return;

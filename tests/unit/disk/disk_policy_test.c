@@ -260,3 +260,134 @@ Test(disk_policy, a_resize_without_space_is_told_to_who_asked)
 	cr_assert_eq(lab.stalled, 0);
 	disk_close(disk);
 }
+
+Test(disk_policy, what_is_stalled_and_what_waits_behind_it_is_given_back)
+{
+	struct disk *disk = disk_lab_open(&lab, "a.img");
+	struct lab_request write[3];
+
+	fail(-ENOSPC, 1U << STORE_WRITE, 1, true);
+	lab_submit(disk, &write[0], DISK_WRITE, 0, 0, 4096, 1);
+	disk_lab_settle(&lab);
+	lab_submit(disk, &write[1], DISK_WRITE, 0, 8192, 4096, 2);
+	disk_lab_settle(&lab);
+	cr_assert(!write[0].done && !write[1].done);
+	disk_give_back(disk);
+	disk_lab_settle(&lab);
+	cr_assert(write[0].done && write[1].done);
+	cr_assert_eq(write[0].result, -ECANCELED);
+	cr_assert_eq(write[1].result, -ECANCELED);
+
+	/* So is what comes meanwhile. */
+	lab_submit(disk, &write[2], DISK_WRITE, 0, 16384, 4096, 3);
+	disk_lab_settle(&lab);
+	cr_assert(write[2].done);
+	cr_assert_eq(write[2].result, -ECANCELED);
+	disk_keep(disk);
+	for (int i = 0; i < 3; i++)
+		lab_request_fini(&write[i]);
+
+	heal();
+	lab_submit(disk, &write[0], DISK_WRITE, 0, 0, 4096, 1); /* waits for the next try */
+	disk_lab_settle(&lab);
+	cr_assert(!write[0].done);
+	disk_lab_pass_ms(&lab, 1000);
+	cr_assert(write[0].done);
+	cr_assert_eq(write[0].result, 0);
+	cr_assert_eq(lab.stalled, 1);
+	cr_assert_eq(lab.unstalled, 1);
+	cr_assert_eq(lab_verify(disk, 0, 4096, 1), 0);
+	lab_request_fini(&write[0]);
+	disk_close(disk);
+}
+
+/* The request is on its way when it is asked for, and fails only then. */
+Test(disk_policy, what_would_stall_while_things_are_given_back_is_given_back)
+{
+	struct disk *disk = disk_lab_open(&lab, "a.img");
+	struct lab_request write[2];
+
+	fail(-ENOSPC, 1U << STORE_WRITE, 1, true);
+	lab_submit(disk, &write[0], DISK_WRITE, 0, 0, 4096, 1);
+	disk_lab_settle(&lab);
+	disk_retry(disk);
+	lab_submit(disk, &write[1], DISK_WRITE, 0, 8192, 4096, 1);
+	disk_give_back(disk);
+	disk_lab_settle(&lab);
+	cr_assert(write[0].done && write[1].done);
+	cr_assert_eq(write[0].result, -ECANCELED);
+	cr_assert_eq(write[1].result, -ECANCELED);
+	disk_keep(disk);
+	heal();
+	disk_lab_pass_ms(&lab, 1000);
+	cr_assert_eq(lab_write(disk, 0, 4096, 1), 0);
+	cr_assert_eq(lab.unstalled, 1);
+	lab_request_fini(&write[0]);
+	lab_request_fini(&write[1]);
+	disk_close(disk);
+}
+
+Test(disk_policy, an_unknown_write_made_again_keeps_its_distance)
+{
+	struct disk *disk = NULL;
+	struct lab_request write;
+
+	lab.options.retry_ms = 10;
+	disk = disk_lab_open(&lab, "a.img");
+	fail(-ETIMEDOUT, 1U << STORE_WRITE, 1, false);
+	lab_submit(disk, &write, DISK_WRITE, 0, 0, 4096, 3);
+	disk_lab_settle(&lab);
+	disk_give_back(disk);
+	disk_lab_settle(&lab);
+	cr_assert_eq(write.result, -ECANCELED);
+	disk_keep(disk);
+	lab_request_fini(&write);
+	lab_submit(disk, &write, DISK_WRITE, 0, 0, 4096, 3);
+	disk_lab_pass_ms(&lab, 999);
+	cr_assert(!write.done);
+	disk_lab_pass_ms(&lab, 1);
+	cr_assert(write.done);
+	cr_assert_eq(write.result, 0);
+	lab_request_fini(&write);
+	disk_close(disk);
+}
+
+Test(disk_policy, what_waits_for_an_activation_is_given_back_and_what_is_held_is_not)
+{
+	struct disk *disk = disk_lab_open(&lab, "a.img");
+	struct lab_request write;
+
+	disk_hold(disk);
+	lab_submit(disk, &write, DISK_WRITE, 0, 0, 4096, 1);
+	disk_give_back(disk);
+	disk_lab_settle(&lab);
+	cr_assert(!write.done); /* a hold ends by itself */
+	disk_unhold(disk);
+	disk_lab_settle(&lab);
+	cr_assert(write.done);
+	cr_assert_eq(write.result, 0);
+	disk_keep(disk);
+	lab_request_fini(&write);
+
+	cr_assert_eq(disk_deactivate(disk, NULL), 0);
+	lab_submit(disk, &write, DISK_WRITE, 0, 0, 4096, 1);
+	disk_lab_settle(&lab);
+	cr_assert(!write.done);
+	disk_give_back(disk);
+	disk_lab_settle(&lab);
+	cr_assert(write.done);
+	cr_assert_eq(write.result, -ECANCELED);
+	disk_keep(disk);
+	lab_request_fini(&write);
+	disk_close(disk);
+}
+
+Test(disk_policy, closing_right_after_asking_for_things_back)
+{
+	struct disk *disk = disk_lab_open(&lab, "a.img");
+
+	disk_give_back(disk);
+	disk_keep(disk);
+	disk_give_back(disk);
+	disk_close(disk); /* the task of the first one is still queued */
+}
