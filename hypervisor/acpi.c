@@ -75,12 +75,14 @@
 #define NMI_LINT          1u
 #define PIT_GSI           2u
 
-#define SERIAL_PORT  0x3F8u
-#define SERIAL_PORTS 8u
-#define SERIAL_IRQ   4u
-#define RTC_PORT     0x70u
-#define RTC_PORTS    2u
-#define RTC_IRQ      8u
+#define SERIAL_PORT   0x3F8u
+#define SERIAL_PORTS  8u
+#define SERIAL_IRQ    4u
+#define RTC_PORT      0x70u
+#define RTC_PORTS     2u
+#define VMBUS_IRQ     5u   /* of nobody else; never raised */
+#define VMBUS_PRESENT 0xFu /* present, enabled, shown, working */
+#define RTC_IRQ       8u
 
 static uint8_t checksum(const uint8_t *data, size_t size_bytes)
 {
@@ -132,6 +134,29 @@ static void describe_isa_device(struct hv_aml *aml, const char *name, const char
 	hv_aml_resources_begin(aml);
 }
 
+/*
+ * What a guest's VMBus driver binds to, by this name, which is no legal ACPI identifier.  Linux
+ * wants _CRS to be there and takes its vector from the SINT; Windows wants an interrupt in it.  No
+ * memory range: no device here needs MMIO space.
+ */
+static void describe_vmbus(struct hv_aml *aml)
+{
+	hv_aml_device_begin(aml, "VMBS");
+	hv_aml_name(aml, "_HID");
+	hv_aml_string(aml, "VMBUS");
+	hv_aml_name(aml, "_UID");
+	hv_aml_integer(aml, 0);
+	hv_aml_name(aml, "_DDN");
+	hv_aml_string(aml, "VMBUS");
+	hv_aml_name(aml, "_STA");
+	hv_aml_integer(aml, VMBUS_PRESENT);
+	hv_aml_name(aml, "_CRS");
+	hv_aml_resources_begin(aml);
+	hv_aml_irq(aml, VMBUS_IRQ);
+	hv_aml_end(aml);
+	hv_aml_end(aml);
+}
+
 static uint64_t build_dsdt(struct base_buffer *area)
 {
 	BASE_CLEANUP(hv_aml_fini) struct hv_aml aml = { 0 };
@@ -158,6 +183,7 @@ static uint64_t build_dsdt(struct base_buffer *area)
 	hv_aml_irq(&aml, RTC_IRQ);
 	hv_aml_end(&aml); /* _CRS */
 	hv_aml_end(&aml); /* RTC */
+	describe_vmbus(&aml);
 	hv_aml_end(&aml); /* _SB */
 
 	base_assert(aml.depth == 0);

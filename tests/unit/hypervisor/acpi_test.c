@@ -338,7 +338,7 @@ static void dump(const char *folder, const char *name, const struct table *table
 }
 
 /* The ACPI project's own compiler reads each table without complaint; what it read of the
- * DSDT compiles again without a warning. */
+ * DSDT compiles again, with one complaint: the name of VMBus, which guests want as it is. */
 static void judge(char *folder, const char *name, const struct table *table)
 {
 	char data[32];
@@ -356,10 +356,14 @@ static void judge(char *folder, const char *name, const struct table *table)
 	cr_assert_null(strcasestr(text, "error"), "%s: %s", name, text);
 	cr_assert_null(strcasestr(text, "incorrect"), "%s: %s", name, text);
 	free(text);
-	cr_assert_eq(run_in(folder, compile), 0, "%s: %s", name, output_of(folder));
+	if (strcmp(name, "dsdt") != 0) {
+		cr_assert_eq(run_in(folder, compile), 0, "%s: %s", name, output_of(folder));
+		return;
+	}
+	(void)run_in(folder, compile);
 	text = output_of(folder);
-	if (strcmp(name, "dsdt") == 0)
-		cr_assert_not_null(strstr(text, "0 Errors, 0 Warnings"), "%s", text);
+	cr_assert_not_null(strstr(text, "1 Errors, 0 Warnings"), "%s", text);
+	cr_assert_not_null(strstr(text, "7 or 8 characters (VMBUS)"), "%s", text);
 	free(text);
 }
 
