@@ -76,6 +76,11 @@ BASE_MUST_CHECK int vmbus_offer(struct vmbus *bus, const struct vmbus_offer *off
 /* Take the channel off the bus: gone() comes when the guest has let go of it (at once when it
  * never saw it, or when the bus is not connected).  Any thread. */
 void vmbus_retract(struct vmbus_channel *channel);
+/* For the device's own end, when the machine is gone or held: the channel is closed (without a
+ * message to the guest) and freed, whatever its state, and no callback comes during or after the
+ * call; the device has let go of guest memory and unreferenced its page lists.  Blocks for the
+ * bus's and the channel's loop; any thread but a loop.  NULL is fine. */
+void vmbus_channel_free(struct vmbus_channel *channel);
 
 /* From the device, once, in or after closing(). */
 void vmbus_channel_closed(struct vmbus_channel *channel);
