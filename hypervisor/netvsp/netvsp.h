@@ -30,13 +30,22 @@
 
 struct netvsp;
 
+/**
+ * netvsp_tap_prepare - what a queue's descriptor needs, for whoever opened it.
+ * @tap_fd: after TUNSETIFF with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR (and IFF_MULTI_QUEUE).
+ * Sets a header of 12 bytes, little-endian; offload of checksums towards us (TUN_F_CSUM) and of
+ * nothing else, since what we receive has to fit a guest's receive buffer; not blocking.
+ * Errno of the call that failed, named.
+ */
+BASE_MUST_CHECK int netvsp_tap_prepare(int tap_fd, struct base_error *err);
+
 struct netvsp_options {
 	struct vmbus *bus; /* borrowed, as everything here */
 	struct hv_slat *slat;
 	struct base_io_loop *loops[NETVSP_QUEUES_MAX];
 	uint32_t loop_count;
-	/* One descriptor per queue of one TAP device: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, not
-	 * blocking, header 12 bytes little-endian.  Borrowed. */
+	/* One descriptor per queue of one TAP device, each prepared with netvsp_tap_prepare().
+	 * Borrowed. */
 	int tap_fds[NETVSP_QUEUES_MAX];
 	uint32_t queue_count; /* 1..NETVSP_QUEUES_MAX, at most vcpu_count are used */
 	uint32_t vcpu_count;
@@ -50,9 +59,13 @@ struct netvsp_options {
 	bool (*may_send)(void *context); /* the gate; NULL: always */
 	void *gate_context;
 };
+/* The card is on the bus from then on.  -EINVAL an option (named); -ENOMEM, -EAGAIN; as
+ * vmbus_offer().
+ */
 BASE_MUST_CHECK int netvsp_new(const struct netvsp_options *options, struct netvsp **ret_netvsp,
 			       struct base_error *err);
-void netvsp_free(struct netvsp *netvsp);               /* NULL is fine */
+/* After the machine is gone, before the bus and the loops are.  NULL is fine. */
+void netvsp_free(struct netvsp *netvsp);
 extern const struct hv_service_ops netvsp_service_ops; /* service: the card */
 
 /* After a restore or a move, once the vCPUs run: RARP requests for the guest's address into the
