@@ -127,15 +127,25 @@ high_start:
 	iretq
 
 /* The 100 Hz tick: counted in the first word of the vCPU's kernel stack page. */
-	.globl super_timer_entry, super_stray_entry
+	.globl super_timer_entry, super_hv_entry, super_stray_entry
 super_timer_entry:
 	pushq %rax
 	movq %rsp, %rax
 	andq $-SUPER_STACK_BYTES, %rax
-	incq (%rax)
+	incq SUPER_COUNT_TICKS(%rax)
 	movl $0, SUPER_LAPIC_BASE + 0xb0 /* EOI */
 	popq %rax
 super_stray_entry:
+	iretq
+
+/* The SynIC's interrupt: counted, the rest is ring 3's. */
+super_hv_entry:
+	pushq %rax
+	movq %rsp, %rax
+	andq $-SUPER_STACK_BYTES, %rax
+	incq SUPER_COUNT_HV(%rax)
+	movl $0, SUPER_LAPIC_BASE + 0xb0 /* EOI */
+	popq %rax
 	iretq
 
 	.macro vector number

@@ -16,6 +16,22 @@ static inline uint64_t guest_call(uint64_t number, uint64_t a, uint64_t b, uint6
 	return rax;
 }
 
+struct guest_cpuid {
+	uint32_t eax, ebx, ecx, edx;
+};
+
+/** guest_cpuid - as CPL 0 sees it: in ring 3 CPUID may answer for the host. */
+static inline struct guest_cpuid guest_cpuid(uint32_t leaf)
+{
+	uint64_t rax = SUPER_CALL_BASE + SUPER_CPUID, rbx, rcx, rdx, rdi = leaf;
+
+	__asm__ volatile("ud2"
+			 : "+a"(rax), "=b"(rbx), "=c"(rcx), "=d"(rdx), "+D"(rdi)
+			 :
+			 : "memory");
+	return (struct guest_cpuid){ (uint32_t)rax, (uint32_t)rbx, (uint32_t)rcx, (uint32_t)rdx };
+}
+
 struct guest_sample {
 	uint64_t pit, tsc, apic;
 };

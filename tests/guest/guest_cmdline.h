@@ -35,7 +35,25 @@ enum guest_dump {
 	GUEST_DUMP_NONE,
 	GUEST_DUMP_CPUID
 };
-
+enum guest_hv {
+	GUEST_HV_INVALID = 0,
+	GUEST_HV_AUTO, /* on when a key below asks for something that needs it */
+	GUEST_HV_ON,
+	GUEST_HV_OFF
+};
+enum guest_irq {
+	GUEST_IRQ_INVALID = 0,
+	GUEST_IRQ_EVENT, /* rings are looked at when an event flag says so, and only then */
+	GUEST_IRQ_POLL   /* interrupts masked, rings looked at all the time */
+};
+enum guest_disk_mode {
+	GUEST_DISK_NONE = 0,
+	GUEST_DISK_STAMP,
+	GUEST_DISK_READ,
+	GUEST_DISK_WRITE,
+	GUEST_DISK_RANDREAD,
+	GUEST_DISK_RANDWRITE
+};
 struct guest_options {
 	uint64_t vcpus;        /* 0: all that the firmware lists */
 	uint64_t ws_bytes;     /* 0: 64 MiB, or half of what is free if that is less */
@@ -54,7 +72,30 @@ struct guest_options {
 	uint64_t idle;         /* enum guest_idle */
 	uint64_t exit;         /* enum guest_exit */
 	uint64_t dump;         /* enum guest_dump */
+
+	uint64_t hv;       /* enum guest_hv */
+	uint64_t irq;      /* enum guest_irq */
+	uint64_t stall_ms; /* a request that takes longer, of running time, is BAD */
+	uint64_t ic;       /* 1: answer the integration services */
+
+	uint64_t disk;              /* enum guest_disk_mode */
+	uint64_t disk_lun;          /* on the first SCSI controller */
+	uint64_t disk_offset_bytes; /* where the region begins */
+	uint64_t disk_bytes;        /* its size */
+	uint64_t disk_depth;        /* requests in flight, all channels together */
+	uint64_t disk_io_bytes;     /* of a request; with stamp: 4 KiB up to this */
+	uint64_t disk_reads;        /* stamp: percent of requests that read back */
+	uint64_t disk_flush;        /* stamp: a flush after so many writes; 0: none */
+	uint64_t disk_seed;
+	uint64_t disk_time_ms;  /* a mode that measures: ends after this */
+	uint64_t disk_channels; /* at most so many; 0: as many as offered */
+
+	uint64_t net;      /* own address, prefix length << 32; 0: no network */
+	uint64_t net_peer; /* to whom the test page's command sends */
 };
+
+/** guest_cmdline_wants_hv - whether the options ask for anything of Hyper-V. */
+bool guest_cmdline_wants_hv(const struct guest_options *options);
 
 /**
  * guest_cmdline_parse - defaults, then every word of @text.

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "tests/guest/guest_call.h"
+#include "tests/guest/guest_hv.h"
 #include "tests/guest/guest_print.h"
 #include "tests/guest/guest_region.h"
 
@@ -25,6 +26,7 @@ static struct {
 	bool in_flight; /* a command is with the workers */
 	bool from_host; /* and the host waits for it */
 	bool ready, ending;
+	bool end_asked, end_by_reset;
 	uint16_t pm1a_control, reset_port;
 	uint8_t sleep_type, reset_value;
 } control;
@@ -108,6 +110,7 @@ static void put_counters(const struct guest_worker *w)
 		put(TESTPAGE_VCPU_GAP_NS(i), tsc_ns(peek(&guest_workers[i].gap_tsc)));
 		put(TESTPAGE_VCPU_TICKS(i), guest_work_ticks(i));
 	}
+	guest_hv_put(put);
 	put(TESTPAGE_BEAT, ++control.beat);
 }
 
@@ -289,6 +292,12 @@ static bool is_due(uint64_t *due, uint64_t now, uint64_t ms)
 	return true;
 }
 
+void guest_control_ask_end(bool with_reset)
+{
+	control.end_asked = true;
+	control.end_by_reset = with_reset;
+}
+
 void guest_control_poll(struct guest_worker *w, uint64_t now)
 {
 	static const uint64_t no_args[3];
@@ -302,6 +311,7 @@ void guest_control_poll(struct guest_worker *w, uint64_t now)
 		control.start_tsc = now;
 		control.report_due = now + guest_options.report_ms * guest_tsc_khz;
 		put_state(TESTPAGE_STATE_RUNNING);
+		guest_hv_begin();
 	}
 	if (control.in_flight && all_done(&result))
 		finish(w, result);
@@ -312,6 +322,8 @@ void guest_control_poll(struct guest_worker *w, uint64_t now)
 	if (guest_options.report_ms != 0 &&
 	    is_due(&control.report_due, now, guest_options.report_ms))
 		print_status(w, NULL);
+	if (control.end_asked)
+		control.end_by_reset ? reset() : end(w);
 	if (guest_options.time_ms != 0 && !control.in_flight && !control.ending &&
 	    time_ms(w) >= guest_options.time_ms) {
 		control.ending = true;

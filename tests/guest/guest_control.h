@@ -16,4 +16,7 @@ void guest_control_init(const struct guest_firmware *fw);
 /** guest_control_poll - do what is due at @now (the clock of @worker, TSC units). */
 void guest_control_poll(struct guest_worker *worker, uint64_t now);
 
+/** guest_control_ask_end - end the run as exit= says, or with a reset: after this round. */
+void guest_control_ask_end(bool with_reset);
+
 #endif

@@ -8,6 +8,7 @@
 
 #include "tests/guest/guest_call.h"
 #include "tests/guest/guest_control.h"
+#include "tests/guest/guest_hv.h"
 #include "tests/guest/guest_page.h"
 #include "tests/guest/guest_print.h"
 #include "tests/guest/guest_region.h"
@@ -259,11 +260,12 @@ static void start_machine(void)
 		guest_die("cannot use the command line word ", word);
 	number_vcpus();
 	calibrate();
-	guest_region_init(&firmware, &guest_options);
+	guest_region_init(&firmware, &guest_options, guest_hv_pool_bytes());
 	hello();
 	if (guest_options.dump == GUEST_DUMP_CPUID)
 		dump_cpuid();
 	guest_control_init(&firmware);
+	guest_hv_init();
 	start_others();
 }
 

@@ -58,6 +58,9 @@ static uint64_t body_seed(uint64_t number, uint64_t sequence)
 	return testpage_mix(testpage_mix(number) + sequence);
 }
 
+const char *const guest_page_kind_names[GUEST_PAGE_KINDS] = { "invalid", "good", "stale",
+							      "ahead",   "torn", "foreign" };
+
 /* Words @i .. @i + LANES - 1 of a body. */
 static inline __attribute__((always_inline)) void
 body_words(enum guest_content content, uint64_t seed, unsigned int i, uint64_t *ret_words)

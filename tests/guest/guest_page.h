@@ -37,6 +37,8 @@ enum guest_page_kind {
 	GUEST_PAGE_KINDS
 };
 
+extern const char *const guest_page_kind_names[GUEST_PAGE_KINDS];
+
 struct guest_page_verdict {
 	enum guest_page_kind kind;
 	uint64_t got; /* sequence found; for FOREIGN the page number found */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Formatting and sending of console lines, and the two functions compilers call by themselves. */
+/* Formatting and sending of console lines, and the functions compilers call by themselves. */
 #include "tests/guest/guest_print.h"
 
 #include <stdbool.h>
@@ -12,6 +12,7 @@
 
 void *memset(void *to, int value, size_t bytes);
 void *memcpy(void *to, const void *from, size_t bytes);
+int memcmp(const void *a, const void *b, size_t bytes);
 
 void *memset(void *to, int value, size_t bytes)
 {
@@ -27,6 +28,16 @@ void *memcpy(void *to, const void *from, size_t bytes)
 
 	__asm__ volatile("rep movsb" : "+D"(at), "+S"(from), "+c"(bytes) : : "memory");
 	return to;
+}
+
+int memcmp(const void *a, const void *b, size_t bytes)
+{
+	const uint8_t *left = a, *right = b;
+
+	for (size_t i = 0; i < bytes; i++)
+		if (left[i] != right[i])
+			return left[i] < right[i] ? -1 : 1;
+	return 0;
 }
 
 static void add_char(struct guest_line *line, char letter)

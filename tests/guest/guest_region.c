@@ -97,7 +97,8 @@ static uint64_t place_pages(const struct guest_firmware *fw, uint64_t taken_end,
 	return wanted - left;
 }
 
-void guest_region_init(const struct guest_firmware *fw, const struct guest_options *options)
+void guest_region_init(const struct guest_firmware *fw, const struct guest_options *options,
+		       uint64_t pool_bytes)
 {
 	uint64_t top = 0, at, free_pages, table_room, pages;
 
@@ -108,6 +109,9 @@ void guest_region_init(const struct guest_firmware *fw, const struct guest_optio
 		if (fw->ram[i].end > top)
 			top = fw->ram[i].end;
 	at = map_high(guest_region.table_start, top);
+	guest_region.pool_at = at;
+	at += align_up(pool_bytes);
+	guest_region.pool_end = at;
 	for (uint32_t i = 0; i < fw->ram_count; i++) {
 		struct guest_range range = usable(fw->ram[i], at);
 
@@ -127,9 +131,21 @@ void guest_region_init(const struct guest_firmware *fw, const struct guest_optio
 		guest_die("ws= and fill= do not fit into memory", "");
 	pages = guest_region.ws_pages + guest_region.fill_pages;
 	place_tables(at, pages);
-	if ((guest_region.table_end - at) / GUEST_PAGE_BYTES > table_room ||
+	if (guest_region.extents[0].gpa > at || /* the pool is not all in one piece of RAM */
+	    (guest_region.table_end - at) / GUEST_PAGE_BYTES > table_room ||
 	    place_pages(fw, guest_region.table_end, pages) < pages)
 		guest_die("ws= and fill= do not fit into memory", "");
+}
+
+void *guest_region_take(uint64_t bytes)
+{
+	uint64_t at = guest_region.pool_at;
+
+	bytes = align_up(bytes);
+	if (bytes > guest_region.pool_end - at)
+		guest_die("the pool for devices is too small", "");
+	guest_region.pool_at = at + bytes;
+	return __builtin_memset((void *)at, 0, bytes);
 }
 
 uint64_t *guest_region_page(uint64_t number)

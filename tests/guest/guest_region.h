@@ -26,16 +26,28 @@ struct guest_region {
 	uint32_t extent_count;
 	uint64_t ws_pages, fill_pages;
 	uint64_t image_start, image_end;
-	uint64_t table_start, table_end;
+	uint64_t table_start, table_end; /* the pool is in it */
+	uint64_t pool_at, pool_end;
 	uint64_t *expected;        /* the sequence of each page ... */
 	uint64_t *expected_masked; /* ... and again, elsewhere and in another form */
 };
 
 extern struct guest_region guest_region;
 
-/** guest_region_init - map the RAM above 4 GiB, place tables and pages.  Dies if they do not fit.
+/**
+ * guest_region_init - map the RAM above 4 GiB, place pool, tables and pages.
+ * @pool_bytes: for guest_region_take(); 0: none.
+ * Dies if they do not fit.
  */
-void guest_region_init(const struct guest_firmware *fw, const struct guest_options *options);
+void guest_region_init(const struct guest_firmware *fw, const struct guest_options *options,
+		       uint64_t pool_bytes);
+
+/**
+ * guest_region_take - zeroed pages for what devices access: rings, buffers, tables of disks.
+ * vCPU 0 only.  They lie between the image and the tables and are neither stamped nor checked.
+ * Dies when the pool that guest_region_init() was asked for is used up.
+ */
+void *guest_region_take(uint64_t bytes);
 
 /** guest_region_page - address of page @number. */
 uint64_t *guest_region_page(uint64_t number);

@@ -60,6 +60,7 @@ extern uint64_t gdt[], super_pdpt_user[], super_dir_hole[], super_table_test[];
 extern const uint8_t super_vectors[], trampoline[], trampoline_end[];
 void super_timer_entry(void);
 void super_stray_entry(void);
+void super_hv_entry(void);
 void super_vcpu_init(uint64_t vcpu);
 void super_trap(struct super_frame *frame);
 
@@ -167,6 +168,7 @@ static void tables_init(void)
 	for (unsigned int i = 0; i < 32; i++)
 		gate_set(i, (uint64_t)&super_vectors[i * 16]);
 	gate_set(SUPER_VECTOR_TIMER, (uint64_t)&super_timer_entry);
+	gate_set(SUPER_VECTOR_HV, (uint64_t)&super_hv_entry);
 	gate_set(SUPER_VECTOR_STRAY, (uint64_t)&super_stray_entry);
 	port_out(0x21, 0xff, 1); /* both PICs masked */
 	port_out(0xa1, 0xff, 1);
@@ -245,6 +247,80 @@ static uint64_t enable_avx(void)
 	return 1;
 }
 
+static void cpuid(struct super_frame *frame)
+{
+	uint32_t eax = (uint32_t)frame->rdi, ebx, ecx = 0, edx;
+
+	__asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+	frame->rax = eax;
+	frame->rbx = ebx;
+	frame->rcx = ecx;
+	frame->rdx = edx;
+}
+
+static uint64_t msr_read(uint64_t number)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("rdmsr" : "=a"(low), "=d"(high) : "c"((uint32_t)number));
+	return low | ((uint64_t)high << 32);
+}
+
+static void msr_write(uint64_t number, uint64_t value)
+{
+	__asm__ volatile("wrmsr"
+			 :
+			 : "c"((uint32_t)number), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+			 : "memory");
+}
+
+/* RCX: control, RDX and R8: input and output or the two halves of a fast input; RAX: status. */
+static uint64_t hypercall(uint64_t page, uint64_t control, uint64_t input)
+{
+	register uint64_t output __asm__("r8") = 0;
+	uint64_t entry = SUPER_HIGH_BASE + page, status;
+
+	__asm__ volatile("call *%[entry]"
+			 : "=a"(status), "+c"(control), "+d"(input), "+r"(output)
+			 : [entry] "r"(entry)
+			 : "memory", "r9", "r10", "r11");
+	return status;
+}
+
+/* Interrupts are off here, and STI lets none in before HLT: none can be missed. */
+static void wait_for_hv(const struct super_frame *frame)
+{
+	uint64_t page = (uint64_t)frame & ~(uint64_t)(SUPER_STACK_BYTES - 1);
+
+	if (*(const volatile uint64_t *)(page + SUPER_COUNT_HV) == frame->rdi)
+		__asm__ volatile("sti; hlt; cli" : : : "memory");
+}
+
+/* The calls of the Hyper-V side.  Return: 0, or -1 for a number that does not exist. */
+static int call_hv(struct super_frame *frame)
+{
+	switch (frame->rax - SUPER_CALL_BASE) {
+	case SUPER_CPUID:
+		cpuid(frame);
+		break;
+	case SUPER_MSR_READ:
+		frame->rax = msr_read(frame->rdi);
+		break;
+	case SUPER_MSR_WRITE:
+		msr_write(frame->rdi, frame->rsi);
+		break;
+	case SUPER_HYPERCALL:
+		frame->rax = hypercall(frame->rdi, frame->rsi, frame->rdx);
+		break;
+	case SUPER_WAIT:
+		wait_for_hv(frame);
+		break;
+	default:
+		return -1;
+	}
+	return 0;
+}
+
 /* One call from ring 3.  Return: 0, or -1 for a number that does not exist. */
 static int call(struct super_frame *frame)
 {
@@ -289,7 +365,9 @@ static int call(struct super_frame *frame)
 		frame->rax = enable_avx();
 		break;
 	default:
-		return -1;
+		if (call_hv(frame) < 0)
+			return -1;
+		break;
 	}
 	frame->rip += 2; /* past the UD2 */
 	return 0;

@@ -3,7 +3,7 @@
  * The border between the test guest's two halves.  Ring 3 "calls" CPL 0 with
  * UD2, because SYSCALL and INT n do not reach it on every KVM; RAX holds
  * SUPER_CALL_BASE + one of the numbers below, RDI, RSI and RDX the arguments,
- * and RAX the answer (SUPER_SAMPLE also answers in RDX and RCX).
+ * and RAX the answer (SUPER_SAMPLE and SUPER_CPUID answer in more registers).
  * Included by assembly too: plain #defines only.
  */
 #ifndef GUEST_SUPER_H
@@ -15,6 +15,7 @@
 #define SUPER_STACK_BYTES   4096
 #define SUPER_TRAMPOLINE    0x8000 /* where a started vCPU wakes up in real mode */
 #define SUPER_VECTOR_TIMER  0x40
+#define SUPER_VECTOR_HV     0x50 /* SINT 2 of the SynIC */
 #define SUPER_VECTOR_STRAY  0xff
 #define SUPER_SERIAL_PORT   0x3f8
 #define SUPER_HOLE_START    0xc0000000 /* device hole: mapped for CPL 0 only */
@@ -41,5 +42,14 @@
 #define SUPER_STOP         0x0b /* (): HLT for ever, interrupts off */
 #define SUPER_TRIPLE_FAULT 0x0c /* () */
 #define SUPER_ENABLE_AVX   0x0d /* () -> 1: this vCPU may use YMM; 0: it has none */
+#define SUPER_CPUID        0x0e /* (leaf) -> RAX, RBX, RCX, RDX: ring 3 may see the host's */
+#define SUPER_MSR_READ     0x0f /* (number) -> value */
+#define SUPER_MSR_WRITE    0x10 /* (number, value) */
+#define SUPER_HYPERCALL    0x11 /* (physical address of the page, control, input) -> RAX */
+#define SUPER_WAIT         0x12 /* (count): HLT, unless SUPER_VECTOR_HV has come oftener */
+
+/* Counters in the first words of each vCPU's kernel stack page, which ring 3 reads. */
+#define SUPER_COUNT_TICKS 0
+#define SUPER_COUNT_HV    8
 
 #endif

@@ -4,6 +4,9 @@
 
 #include "tests/guest/guest_call.h"
 #include "tests/guest/guest_control.h"
+#include "tests/guest/guest_disk.h"
+#include "tests/guest/guest_hv.h"
+#include "tests/guest/guest_net.h"
 #include "tests/guest/guest_page.h"
 #include "tests/guest/guest_print.h"
 #include "tests/guest/guest_region.h"
@@ -38,9 +41,6 @@ struct guest_command guest_command;
 
 static bool stopping;
 
-static const char *const kind_names[GUEST_PAGE_KINDS] = { "invalid", "good", "stale",
-							  "ahead",   "torn", "foreign" };
-
 static void publish(uint64_t *field, uint64_t value)
 {
 	__atomic_store_n(field, value, __ATOMIC_RELAXED);
@@ -66,9 +66,8 @@ static uint64_t ms_tsc(uint64_t ms)
 	return ms * guest_tsc_khz;
 }
 
-/* Counted always, printed while there are not too many. */
-static void bad(struct guest_worker *w, const char *what, uint64_t which, const uint64_t *want_got,
-		const char *kind)
+void guest_work_bad(struct guest_worker *w, const char *what, uint64_t which,
+		    const uint64_t *want_got, const char *kind)
 {
 	struct guest_line line = { .used = 0 };
 
@@ -98,7 +97,7 @@ static void watch_tick(struct guest_worker *w, uint64_t step)
 	if (w->tick_run_tsc > ms_tsc(TICK_LIMIT_MS)) {
 		uint64_t want_got[2] = { ticks + 1, ticks };
 
-		bad(w, "tick=", ticks, want_got, "stalled");
+		guest_work_bad(w, "tick=", ticks, want_got, "stalled");
 		w->tick_run_tsc = 0;
 	}
 }
@@ -111,11 +110,13 @@ uint64_t guest_work_observe(struct guest_worker *w)
 	if (now < w->last_tsc) {
 		uint64_t want_got[2] = { w->last_tsc, now };
 
-		bad(w, "tsc=", now, want_got, "backwards");
+		guest_work_bad(w, "tsc=", now, want_got, "backwards");
 		step = 0;
 	}
 	w->last_tsc = now;
 	w->run_tsc += step;
+	if (step < ms_tsc(GAP_IS_STOP_MS))
+		w->active_tsc += step;
 	if (step > w->gap_tsc)
 		publish(&w->gap_tsc, step);
 	watch_tick(w, step);
@@ -148,7 +149,7 @@ static void fpu_check(struct guest_worker *w)
 		if (now[i] != want[i]) {
 			uint64_t want_got[2] = { want[i], now[i] };
 
-			bad(w, "register=", i / 4, want_got, "fpu");
+			guest_work_bad(w, "register=", i / 4, want_got, "fpu");
 			fpu_load(w);
 			return;
 		}
@@ -171,7 +172,7 @@ static uint64_t expected(struct guest_worker *w, uint64_t number)
 		uint64_t want_got[2] = { sequence > other ? sequence : other,
 					 sequence > other ? other : sequence };
 
-		bad(w, "page=", number, want_got, "table");
+		guest_work_bad(w, "page=", number, want_got, "table");
 		sequence = want_got[0];
 		guest_region_expect(number, sequence);
 	}
@@ -195,7 +196,7 @@ static void report_page(struct guest_worker *w, uint64_t number, uint64_t want,
 {
 	uint64_t want_got[2] = { verdict.kind == GUEST_PAGE_FOREIGN ? number : want, verdict.got };
 
-	bad(w, "page=", number, want_got, kind_names[verdict.kind]);
+	guest_work_bad(w, "page=", number, want_got, guest_page_kind_names[verdict.kind]);
 	/* Made good again, so that each loss is reported once. */
 	stamp(w, number, want + 1, true);
 	w->sequence_sum++;
@@ -293,7 +294,7 @@ static void work(struct guest_worker *w, uint64_t now)
 	     is_due(&w->check_due_fixed, w->check_interval_fixed, now)))
 		check_next(w);
 	else if (!busy && guest_options.idle == GUEST_IDLE_HALT)
-		guest_call(SUPER_IDLE, 0, 0, 0);
+		guest_hv_wait(w);
 }
 
 static uint64_t verify_all(struct guest_worker *w)
@@ -308,7 +309,7 @@ static uint64_t verify_all(struct guest_worker *w)
 	if (sum != w->sequence_sum) { /* both copies of the table lost the same update */
 		uint64_t want_got[2] = { w->sequence_sum, sum };
 
-		bad(w, "table=", w->vcpu, want_got, "count");
+		guest_work_bad(w, "table=", w->vcpu, want_got, "count");
 		w->sequence_sum = sum;
 	}
 	fpu_check(w);
@@ -339,7 +340,7 @@ static uint64_t exit_loop(struct guest_worker *w, const struct guest_command *co
 		if (i > 0 && got != last + 1) {
 			uint64_t want_got[2] = { last + 1, got };
 
-			bad(w, "exit=", w->exit_sequence, want_got, "exit");
+			guest_work_bad(w, "exit=", w->exit_sequence, want_got, "exit");
 			wrong++;
 		}
 		last = got;
@@ -388,6 +389,16 @@ static void run_command(struct guest_worker *w, uint64_t number)
 		w->paused = true;
 		result = write_set(w, command);
 		break;
+	case TESTPAGE_IO_STOP:
+	case TESTPAGE_IO_START:
+	case TESTPAGE_DISK_VERIFY:
+	case TESTPAGE_DISK_REOPEN:
+	case TESTPAGE_DISK_BENCH:
+		result = guest_disk_command(w, command);
+		break;
+	case TESTPAGE_NET_SOURCE:
+		result = guest_net_command(w, command);
+		break;
 	case TESTPAGE_STATUS:
 	case TESTPAGE_POWER_OFF:
 	case TESTPAGE_RESET:
@@ -420,6 +431,7 @@ static void start(struct guest_worker *w, uint64_t vcpu)
 	w->check_interval_fixed = interval_fixed(guest_options.verify);
 	w->has_avx = guest_call(SUPER_ENABLE_AVX, 0, 0, 0) != 0;
 	fpu_load(w);
+	guest_hv_start_vcpu(vcpu);
 	guest_call(SUPER_APIC_WRITE, APIC_DIVIDE, APIC_DIVIDE_BY_1, 0);
 	guest_call(SUPER_APIC_WRITE, APIC_LVT_TIMER, APIC_PERIODIC | SUPER_VECTOR_TIMER, 0);
 	guest_call(SUPER_APIC_WRITE, APIC_COUNT, guest_lapic_khz * 1000 / TICK_HZ, 0);
@@ -445,6 +457,7 @@ void guest_work_run(uint64_t vcpu)
 		uint64_t number = __atomic_load_n(&guest_command.number, __ATOMIC_ACQUIRE);
 
 		publish(&w->rounds, w->rounds + 1);
+		guest_hv_poll(w);
 		if (number != w->command_done)
 			run_command(w, number);
 		else if (!w->paused)

@@ -24,7 +24,8 @@ struct guest_worker {
 	uint64_t command_result;
 
 	uint64_t vcpu;
-	uint64_t run_tsc; /* sum of all TSC steps forward: the clock of everything below */
+	uint64_t run_tsc;    /* sum of all TSC steps forward: the clock of everything below */
+	uint64_t active_tsc; /* the same without long gaps: time in which it ran */
 	uint64_t last_tsc;
 	uint64_t first, count, fill_first, fill_count; /* the slice, page numbers */
 	uint64_t cursor, check_cursor;
@@ -57,6 +58,10 @@ _Noreturn void guest_work_run(uint64_t vcpu);
 
 /** guest_work_stop - this vCPU stops for good; the others follow at their next round. */
 _Noreturn void guest_work_stop(void);
+
+/** guest_work_bad - one more mismatch: counted always, printed while there are not too many. */
+void guest_work_bad(struct guest_worker *worker, const char *what, uint64_t which,
+		    const uint64_t *want_got, const char *kind);
 
 /** guest_work_ticks - timer ticks that @vcpu has had. */
 uint64_t guest_work_ticks(uint64_t vcpu);

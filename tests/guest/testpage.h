@@ -51,6 +51,44 @@
 #define TESTPAGE_EXTENT_PAGES(i) (0x1c8 + (i)*16)
 #define TESTPAGE_EXTENTS_MAX     4
 
+/* W, with the counters: what the guest does on VMBus (0 without the keys for it). */
+#define TESTPAGE_DISK_STATE   0x200 /* enum testpage_io_state */
+#define TESTPAGE_DISK_WRITES  0x208 /* requests acknowledged */
+#define TESTPAGE_DISK_READS   0x210 /* requests read back and checked */
+#define TESTPAGE_DISK_FLUSHES 0x218
+#define TESTPAGE_DISK_ERRORS  0x220
+#define TESTPAGE_DISK_LEDGER  0x228 /* guest physical: entries of 24 bytes: u32 sequence */
+/* acknowledged, issued, flushed, doubt; u64 serial */
+#define TESTPAGE_DISK_RECORDS 0x230
+#define TESTPAGE_DISK_BYTES   0x238 /* of the LUN */
+#define TESTPAGE_BENCH_OPS    0x240 /* the last measurement: requests, time, latencies */
+#define TESTPAGE_BENCH_NS     0x248
+#define TESTPAGE_BENCH_P50_NS 0x250
+#define TESTPAGE_BENCH_P90_NS 0x258
+#define TESTPAGE_BENCH_P99_NS 0x260
+#define TESTPAGE_BENCH_MAX_NS 0x268
+#define TESTPAGE_NET_STATE    0x280 /* enum testpage_io_state */
+#define TESTPAGE_NET_RX       0x288 /* frames */
+#define TESTPAGE_NET_TX       0x290
+#define TESTPAGE_NET_RX_BYTES 0x298
+#define TESTPAGE_NET_TX_BYTES 0x2a0
+#define TESTPAGE_NET_ARP      0x2a8 /* answered */
+#define TESTPAGE_NET_ICMP     0x2b0 /* answered */
+#define TESTPAGE_NET_UDP      0x2b8 /* answered */
+#define TESTPAGE_NET_SUNK     0x2c0 /* datagrams taken by the discard port */
+#define TESTPAGE_NET_BAD_SUM  0x2c8 /* checksums that were wrong */
+#define TESTPAGE_NET_NEWS     0x2d0 /* indications: link, network change */
+#define TESTPAGE_HV_SIGNALS   0x2e0 /* hypercalls SIGNAL_EVENT */
+#define TESTPAGE_HV_OFFERS    0x2e8
+#define TESTPAGE_HV_VERSION   0x2f0           /* of VMBus, once it is connected */
+#define TESTPAGE_IC_BEATS     0x300           /* heartbeats answered */
+#define TESTPAGE_IC_SYNCS     0x308           /* times told with the flag SYNC */
+#define TESTPAGE_IC_TIME_MS   0x310           /* the last one, since 1970, moved on by the lag */
+#define TESTPAGE_IC_KVP       0x318           /* requests answered */
+#define TESTPAGE_IC_FROZEN    0x320           /* 1: between freeze and thaw */
+#define TESTPAGE_HV_IRQS(v)   (0x380 + (v)*8) /* interrupts of Hyper-V, the first 16 vCPUs */
+#define TESTPAGE_HV_IRQS_MAX  16
+
 /* W, one register for each vCPU. */
 #define TESTPAGE_VCPU_ROUNDS(v) (0x400 + (v)*8) /* work loop rounds */
 #define TESTPAGE_VCPU_GAP_NS(v) (0x600 + (v)*8)
@@ -82,6 +120,18 @@ enum testpage_opcode {
 	 * RESULT: pages stamped, which is ARG1: a page picked twice is stamped twice.
 	 */
 	TESTPAGE_WRITE_SET = 9,
+	TESTPAGE_IO_STOP = 10,     /* no new requests; those in flight end; RESULT: writes so far */
+	TESTPAGE_IO_START = 11,    /* go on; RESULT 0 */
+	TESTPAGE_DISK_VERIFY = 12, /* stop, read every record; RESULT: mismatches */
+	/* Stop, close the controller's channels, open them again; the load stays stopped.  ARG0 1:
+	 * close over what is in flight, whose writes may then have happened or not. */
+	TESTPAGE_DISK_REOPEN = 13,
+	/* Stop, measure: ARG0 enum guest_disk_mode (2 read, 3 write, 4 random read, 5 random
+	 * write), ARG1 depth (at most disk_depth=), ARG2 ms.  Writes overwrite the records.
+	 * RESULT: requests; BENCH_*. */
+	TESTPAGE_DISK_BENCH = 14,
+	/* Send datagrams to net_peer=: ARG0 bytes of payload, ARG1 ms.  RESULT: datagrams sent. */
+	TESTPAGE_NET_SOURCE = 15,
 	TESTPAGE_OPCODES
 };
 
@@ -92,6 +142,14 @@ enum testpage_state {
 	TESTPAGE_STATE_PAUSED = 3,
 	TESTPAGE_STATE_ENDING = 4,
 	TESTPAGE_STATES
+};
+
+enum testpage_io_state {
+	TESTPAGE_IO_NONE = 0,
+	TESTPAGE_IO_STARTING = 1,
+	TESTPAGE_IO_RUNNING = 2,
+	TESTPAGE_IO_STOPPED = 3,
+	TESTPAGE_IO_STATES
 };
 
 /**
