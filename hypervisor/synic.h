@@ -63,7 +63,7 @@ BASE_MUST_CHECK int hv_synic_signal(struct hv_synic *synic, uint32_t vp, uint32_
 void hv_synic_nudge(struct hv_synic *synic, uint32_t vp, uint32_t sint);
 
 /* Forget messages that wait for (@vp, @sint), as when the bus is reset.  What is in the slot
- * belongs to the guest. */
+ * belongs to the guest.  Whoever was refused hears nothing of it. */
 void hv_synic_drop(struct hv_synic *synic, uint32_t vp, uint32_t sint);
 
 /* @room(@context) is called, on any thread and with no lock held, after a queue that had refused
