@@ -2,7 +2,7 @@
 /* See guest_ledger.h. */
 #include "tests/guest/guest_ledger.h"
 
-#define WORD_SEQUENCE 2
+#define SEQUENCE_WORD 2
 
 void guest_ledger_stamp(const struct guest_ledger *ledger, uint64_t index, uint64_t *to)
 {
@@ -50,7 +50,7 @@ struct guest_page_verdict guest_ledger_check(struct guest_ledger *ledger, uint64
 					     const uint64_t *record, uint64_t *ret_want)
 {
 	struct guest_ledger_entry *entry = &ledger->entries[index];
-	uint64_t want = entry->acknowledged, found = record[WORD_SEQUENCE];
+	uint64_t want = entry->acknowledged, found = record[SEQUENCE_WORD];
 	struct guest_page_verdict verdict = { GUEST_PAGE_GOOD, want };
 
 	*ret_want = want;
