@@ -13,7 +13,7 @@
 #include "agent/vm_sandbox_priv.h"
 
 #define FIRST_OTHER_FD 3
-#define KEEP_MAX       16
+#define KEEP_MAX       256 /* queues of network cards, and a few */
 
 static int compare_ints(const void *a, const void *b)
 {

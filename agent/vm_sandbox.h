@@ -22,6 +22,9 @@
 struct vm_sandbox_spec {
 	int state_dir_fd;                          /* files may be made here; -1: nowhere */
 	int directory_fds[VM_SANDBOX_DIRECTORIES]; /* files may be removed here; -1: none */
+	/* Folders of stores: files may be opened, made, renamed and removed below these. */
+	const int *store_fds;
+	size_t store_count;
 };
 
 /* What is in force. A value, for status and log. */

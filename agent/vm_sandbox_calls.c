@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <linux/kvm.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -32,6 +33,9 @@ static const int plain_calls[] = {
 	SCMP_SYS(pwrite64),
 	SCMP_SYS(preadv),
 	SCMP_SYS(pwritev),
+	SCMP_SYS(preadv2),
+	SCMP_SYS(pwritev2),
+	SCMP_SYS(io_uring_enter),
 	SCMP_SYS(lseek),
 	SCMP_SYS(close),
 	SCMP_SYS(fstat),
@@ -281,6 +285,37 @@ static int add_files(scmp_filter_ctx filter, const struct vm_sandbox_spec *spec)
 	return code;
 }
 
+/* A directory's descriptor, whichever: not AT_FDCWD. */
+#define ANY_FD(number) SCMP_CMP64((number), SCMP_CMP_MASKED_EQ, 0x80000000U, 0)
+
+/*
+ * What stores do in their folders.  A disk's folder is found below the store's, so its
+ * descriptor is not known here: Landlock and the lack of capabilities say where.
+ */
+static int add_stores(scmp_filter_ctx filter, const struct vm_sandbox_spec *spec)
+{
+	const struct rule rules[] = {
+		{ SCMP_SYS(openat), 1, { ANY_FD(0) } },
+		{ SCMP_SYS(openat2), 1, { ANY_FD(0) } },
+		{ SCMP_SYS(readlinkat), 1, { ANY_FD(0) } },
+		{ SCMP_SYS(faccessat), 1, { ANY_FD(0) } },
+		{ SCMP_SYS(faccessat2), 1, { ANY_FD(0) } },
+		{ SCMP_SYS(statx), 1, { ANY_FD(0) } },
+		{ SCMP_SYS(unlinkat), 2, { ANY_FD(0), INT_ARG(2, 0) } },
+		{ SCMP_SYS(renameat), 2, { ANY_FD(0), ANY_FD(2) } },
+		{ SCMP_SYS(renameat2), 2, { ANY_FD(0), ANY_FD(2) } },
+		{ SCMP_SYS(getdents64), 0, { { 0 } } },
+		{ SCMP_SYS(fstatfs), 0, { { 0 } } },
+		{ SCMP_SYS(ioctl), 1, { INT_ARG(1, BLKGETSIZE64) } },
+		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_OFD_SETLK) } },
+		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_OFD_GETLK) } },
+		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_DUPFD_CLOEXEC) } },
+	};
+
+	return spec->store_count > 0 ? add_rules(filter, rules, sizeof(rules) / sizeof(rules[0]))
+				     : 0;
+}
+
 static void filter_release(scmp_filter_ctx *filter)
 {
 	if (*filter != NULL)
@@ -307,6 +342,8 @@ int vm_sandbox_seccomp(const struct vm_sandbox_spec *spec, struct base_error *er
 		code = add_conditional(filter);
 	if (code == 0)
 		code = add_files(filter, spec);
+	if (code == 0)
+		code = add_stores(filter, spec);
 	if (code == 0)
 		code = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (code < 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Landlock: files are made, written and removed only below the state directory,
- * and removed in the directories of our sockets.  landlock(7).
+ * Landlock: files are made, written and removed only below the state directory
+ * and the folders of disks, and removed in the directories of our sockets.  landlock(7).
  *
  * Applies to the calling thread and those it starts afterwards; vCPU and leash
  * threads exist by then.  So this is a second fence behind chroot and seccomp for
@@ -27,6 +27,9 @@
 	(LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_READ_FILE |                            \
 	 LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REMOVE_FILE)
 
+/* Images, their lease records, and syncing the folder. */
+#define STORE_RIGHTS (STATE_RIGHTS | LANDLOCK_ACCESS_FS_READ_DIR)
+
 static bool allow(int ruleset_fd, int directory_fd, uint64_t rights)
 {
 	struct landlock_path_beneath_attr rule = { .allowed_access = rights,
@@ -49,6 +52,9 @@ int vm_sandbox_landlock(const struct vm_sandbox_spec *spec)
 		return 0;
 	for (size_t i = 0; i < VM_SANDBOX_DIRECTORIES; i++)
 		if (!allow(fd, spec->directory_fds[i], LANDLOCK_ACCESS_FS_REMOVE_FILE))
+			return 0;
+	for (size_t i = 0; i < spec->store_count; i++)
+		if (!allow(fd, spec->store_fds[i], STORE_RIGHTS))
 			return 0;
 	return syscall(SYS_landlock_restrict_self, fd, 0) == 0 ? (int)abi : 0;
 }

@@ -27,7 +27,9 @@
 #include "agent/vm_sandbox_priv.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "base/io_loop.h"
 #include "base/thread.h"
+#include "hypervisor/disk/local_store.h"
 
 #define STAYED 7 /* exit code of a child that was let do what it may not */
 
@@ -275,6 +277,101 @@ Test(vm_sandbox, files_only_in_the_state_directory)
 	if (geteuid() != 0)
 		cr_skip("not root: no chroot; Landlock may be missing, too");
 	assert_exits(do_open_absolute, true, "absolute paths");
+}
+
+/* --- stores --- */
+
+static struct base_io_loop *loop; /* made before the lock-down, as a worker does */
+static struct store *store;
+
+/* All that a disk asks of its folder, at an epoch, so that the lease's record is written. */
+static int use_store(void)
+{
+	struct store_open_options options = { .loop = loop, .create = true, .align_bytes = 512 };
+	struct store_file *file = NULL;
+	static uint8_t data[4096] __attribute__((aligned(4096)));
+	uint64_t epoch = 0;
+	struct base_error err = { 0 };
+	int code = store_open(store, "disk", &options, &file, &err);
+
+	if (code == 0)
+		code = store_acquire(file, 7, NULL, &epoch, &err);
+	if (code == 0)
+		code = store_do(file, STORE_ALLOCATE, 0, NULL, 65536, &err);
+	if (code == 0)
+		code = store_do(file, STORE_WRITE, 0, data, sizeof(data), &err);
+	if (code == 0)
+		code = store_do(file, STORE_FLUSH, 0, NULL, 0, &err);
+	if (code == 0)
+		code = store_do(file, STORE_PUNCH, 0, NULL, sizeof(data), &err);
+	if (code == 0)
+		code = store_do(file, STORE_TRUNCATE, 0, NULL, 0, &err);
+	if (code == 0)
+		code = store_release(file, &err);
+	store_close(file);
+	if (code == 0)
+		code = store_rename(store, "disk", "disk2", &err);
+	if (code == 0)
+		code = store_sync_folder(store, "disk2", &err);
+	if (code == 0)
+		code = store_remove(store, "disk2", &err);
+	if (code < 0)
+		(void)fprintf(stderr, "store: %s\n", err.text);
+	return code;
+}
+
+/* In a child: locked down with a store, and without a state directory. */
+static int do_store(bool may_use)
+{
+	int store_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int state_fd = open("/tmp", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	struct vm_sandbox_spec spec = { .state_dir_fd = -1,
+					.directory_fds = { -1, -1, -1, -1 },
+					.store_fds = &store_fd,
+					.store_count = may_use ? 1 : 0 };
+	struct vm_sandbox_facts facts = { 0 };
+
+	if (base_io_loop_new(NULL, &loop, NULL) < 0 ||
+	    local_store_open(directory, NULL, &store, NULL) < 0)
+		return 1;
+	if (vm_sandbox_enter(&spec, &facts, NULL) < 0)
+		return 2;
+	if (use_store() < 0)
+		return 3;
+	/* Landlock, where it is: nothing outside of the store. */
+	if (facts.landlock_abi > 0 && openat(state_fd, "vm_sandbox_test.elsewhere",
+					     O_WRONLY | O_CREAT | O_CLOEXEC, 0600) >= 0)
+		return STAYED;
+	return open("/etc/passwd", O_RDONLY | O_CLOEXEC) >= 0 ? STAYED : 0;
+}
+
+static int store_child(bool may_use)
+{
+	int status = 0;
+	pid_t child = fork();
+
+	cr_assert_geq(child, 0);
+	if (child == 0)
+		_exit(do_store(may_use));
+	cr_assert_eq(waitpid(child, &status, 0), child);
+	return status;
+}
+
+Test(vm_sandbox, a_store_works_locked_down)
+{
+	int status = store_child(true);
+
+	cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "wait status 0x%x",
+		  (unsigned int)status);
+	cr_expect_lt(access("/tmp/vm_sandbox_test.elsewhere", F_OK), 0);
+}
+
+Test(vm_sandbox, without_a_store_its_calls_kill)
+{
+	int status = store_child(false);
+
+	cr_expect(WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS, "wait status 0x%x",
+		  (unsigned int)status);
 }
 
 static void *thread_body(void *context)

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The devices of a worker's VM: I/O threads, stores, disks, the bus and the services on it,
+ * TAP devices; and where the kernel comes from when it is on a disk.
+ *
+ * Life: open (privileged: everything that has a path or a name on the host; no byte of the
+ * guest's is parsed), lock-down, make (disks, devices, services of the machine), boot or
+ * restore, stop (disks are handed back), free.
+ *
+ * Threads: open and free on the main thread; the rest on the thread that changes the machine
+ * (job), one at a time.  Events are queued by I/O loops and taken by the main thread.
+ */
+#ifndef AGENT_VM_DEVICES_H
+#define AGENT_VM_DEVICES_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "agent/vm_config.h"
+#include "base/error.h"
+#include "hypervisor/disk/store.h"
+#include "hypervisor/machine.h"
+
+struct vm_devices;
+
+enum vm_device_event_kind {
+	VM_DEVICE_EVENT_INVALID,
+	VM_DEVICE_DISK_STALLED,   /* requests wait for the store: @code, @text */
+	VM_DEVICE_DISK_UNSTALLED, /* and go on */
+	VM_DEVICE_DISK_FAILED,    /* the image refuses writes from now on: @text */
+	VM_DEVICE_DISK_STORE,     /* the store's state: @text, "" for the normal path */
+	VM_DEVICE_EVENTS
+};
+
+/* A value. */
+struct vm_device_event {
+	enum vm_device_event_kind kind;
+	uint32_t controller;
+	uint32_t lun;
+	int code;
+	char text[STORE_TEXT_BYTES];
+};
+
+struct vm_devices_options {
+	const struct vm_config *config; /* borrowed, as everything here */
+	/* The leash's gate: asked before each request to a store and each frame sent. */
+	bool (*may_submit)(void *context);
+	/* Something can be taken with vm_devices_event(); any thread, must not block. */
+	void (*news)(void *context);
+	void *context;
+};
+
+/**
+ * vm_devices_open - threads, folders of the disks, TAP devices.
+ * -EINVAL, -ENOENT, -EACCES...: names key, value and what was expected; -ENOMEM, -EMFILE.
+ */
+BASE_MUST_CHECK int vm_devices_open(const struct vm_devices_options *options,
+				    struct vm_devices **ret_devices, struct base_error *err);
+/* Descriptors of the stores' folders, for the lock-down; -1 beyond the last. */
+int vm_devices_store_fd(const struct vm_devices *devices, uint32_t index);
+
+/**
+ * vm_devices_make - open the disks and put all devices into @machine, before boot or restore.
+ * Disks are active when it returns; for a restore (@standby) they are open for reading only,
+ * until the machine is loaded.
+ */
+BASE_MUST_CHECK int vm_devices_make(struct vm_devices *devices, struct hv_machine *machine,
+				    bool standby, struct base_error *err);
+
+/* After a restore: all disks that can be written are active.  Again: nothing. */
+BASE_MUST_CHECK int vm_devices_activate(struct vm_devices *devices, struct base_error *err);
+
+/* Hand the disks back: everything that completed is durable, and others may take them.  The
+ * machine is saved and left, or about to be freed.  The first failure; all are tried. */
+BASE_MUST_CHECK int vm_devices_stop(struct vm_devices *devices, struct base_error *err);
+/* Is there a disk that only we may write?  NULL: no. */
+bool vm_devices_active(const struct vm_devices *devices);
+/* After the machine.  NULL is fine. */
+void vm_devices_free(struct vm_devices *devices);
+
+/* Main thread: the next event, false when there is none. */
+bool vm_devices_event(struct vm_devices *devices, struct vm_device_event *ret_event);
+
+/* --- while the guest runs --- */
+
+/* @disk: lun_given false takes the lowest free one, which is set.  -EBUSY the LUN is taken;
+ * -ENOENT its folder is none of the stores; errors of disk_open_standby() and
+ * disk_activate(). */
+BASE_MUST_CHECK int vm_devices_disk_add(struct vm_devices *devices, struct vm_disk_config *disk,
+					struct base_error *err);
+/* -ENOENT no disk there. */
+BASE_MUST_CHECK int vm_devices_disk_remove(struct vm_devices *devices, uint32_t controller,
+					   uint32_t lun, struct base_error *err);
+/* Another medium in a DVD drive; @path "" takes it out.  -ENOENT, -EINVAL no drive. */
+BASE_MUST_CHECK int vm_devices_medium(struct vm_devices *devices, uint32_t controller, uint32_t lun,
+				      const char *path, struct base_error *err);
+BASE_MUST_CHECK int vm_devices_disk_resize(struct vm_devices *devices, uint32_t controller,
+					   uint32_t lun, uint64_t size_bytes,
+					   struct base_error *err);
+
+/* Cable in or out of a network card.  -ENOENT. */
+BASE_MUST_CHECK int vm_devices_link(struct vm_devices *devices, uint32_t index, bool up,
+				    struct base_error *err);
+/* The guest is somewhere else or back: the network learns where it is. */
+void vm_devices_announce(struct vm_devices *devices);
+
+/* What there is and how it does: {"bus":{}, "disks":[], "nics":[]}; NULL no memory. */
+json_t *vm_devices_json(struct vm_devices *devices);
+/* For people: rings, channels.  */
+void vm_devices_dump(struct vm_devices *devices, FILE *out);
+
+#endif

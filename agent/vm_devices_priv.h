@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The devices' object, for the files that make it up: vm_devices.c (life), _open.c (threads
+ * and stores), _disk.c (disks and their controllers), _net.c (network cards), _boot.c (the kernel
+ * on a disk), _status.c (what they tell).
+ */
+#ifndef AGENT_VM_DEVICES_PRIV_H
+#define AGENT_VM_DEVICES_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "agent/vm_devices.h"
+#include "hypervisor/disk/disk.h"
+#include "hypervisor/netvsp/netvsp.h"
+#include "hypervisor/storvsp/storvsp.h"
+#include "hypervisor/vmbus/vmbus.h"
+
+#define VM_DEVICE_EVENTS_MAX 64u /* not taken yet; the oldest goes, its state is in status */
+
+/* A folder that disks come from. */
+struct vm_store {
+	char path[VM_PATH_BYTES]; /* without symbolic links */
+	char name[VM_PATH_BYTES]; /* as it was given, for disks that are named later */
+	int folder_fd;            /* O_PATH */
+	struct store *store;
+};
+
+/* Where a configured disk is: found before the lock-down, while links can be followed. */
+struct vm_place {
+	struct vm_store *store; /* NULL: an empty drive */
+	char name[STORE_NAME_BYTES];
+};
+
+/* One disk or drive. */
+struct vm_disk {
+	struct vm_devices *devices;
+	struct vm_disk_config config;
+	struct disk *disk; /* NULL: an empty drive */
+	bool active;
+	atomic_bool attached;
+	atomic_int stalled; /* the code, 0 when nothing waits; set on the disk's loop */
+	atomic_bool failed; /* likewise */
+};
+
+/* One network card. */
+struct vm_nic {
+	char name[VM_INTERFACE_BYTES]; /* of the TAP device */
+	int fds[VM_NIC_QUEUES_MAX];
+	uint32_t fd_count;
+	struct netvsp *card;
+};
+
+struct vm_devices {
+	struct vm_devices_options options;
+	const struct vm_config *config;
+	struct hv_machine *machine;
+
+	struct base_io_loop *loops[VM_IO_THREADS_MAX];
+	uint32_t loop_count;
+	uint32_t next_loop; /* disks take turns */
+	struct vm_store stores[VM_STORES_MAX + VM_DISKS_MAX];
+	uint32_t store_count;
+	struct vm_place places[VM_DISKS_MAX]; /* of the configured disks */
+
+	struct vmbus *bus;
+	struct storvsp *controllers[VM_CONTROLLERS];
+	struct vm_disk *disks[VM_DISKS_MAX];
+	uint32_t disk_count;
+	struct vm_nic nics[VM_NICS_MAX];
+	uint32_t nic_count;
+
+	/* The kernel of the boot disk, as long as it may be loaded again. */
+	int kernel_fd;
+	int initrd_fd;
+	char kernel_name[256];
+	char initrd_name[256];
+
+	pthread_mutex_t lock; /* a leaf: the events */
+	struct vm_device_event events[VM_DEVICE_EVENTS_MAX];
+	uint32_t event_first;
+	uint32_t event_count;
+};
+
+/* Any thread. */
+void vm_devices_tell(struct vm_devices *devices, const struct vm_device_event *event);
+/* The next loop in turn. */
+struct base_io_loop *vm_devices_loop(struct vm_devices *devices);
+/* The fixed identity of device @number of a kind: the same in each life of a VM. */
+struct disk_guid vm_devices_instance(uint8_t kind, uint32_t number);
+
+/* --- vm_devices_open.c --- */
+
+BASE_MUST_CHECK int vm_devices_open_loops(struct vm_devices *devices, struct base_error *err);
+BASE_MUST_CHECK int vm_devices_open_stores(struct vm_devices *devices, struct base_error *err);
+void vm_devices_close_stores(struct vm_devices *devices);
+/* The store that @path is in and its name there, by text alone. -ENOENT no store. */
+BASE_MUST_CHECK int vm_devices_find(struct vm_devices *devices, const char *path,
+				    struct vm_place *ret_place, struct base_error *err);
+
+/* --- vm_devices_disk.c --- */
+
+/* Controllers, and the configured disks on them. */
+BASE_MUST_CHECK int vm_devices_make_disks(struct vm_devices *devices, bool standby,
+					  struct base_error *err);
+/* What completed is durable.  -EAGAIN a disk is stalled. */
+BASE_MUST_CHECK int vm_devices_flush(struct vm_devices *devices, struct base_error *err);
+void vm_devices_close_disks(struct vm_devices *devices);
+/* NULL: none. */
+struct vm_disk *vm_devices_disk(struct vm_devices *devices, uint32_t controller, uint32_t lun);
+/* The one with the lowest controller and LUN that is no DVD; NULL: none. */
+struct vm_disk *vm_devices_boot_disk(struct vm_devices *devices);
+
+/* --- vm_devices_net.c --- */
+
+BASE_MUST_CHECK int vm_devices_open_nics(struct vm_devices *devices, struct base_error *err);
+BASE_MUST_CHECK int vm_devices_make_nics(struct vm_devices *devices, struct base_error *err);
+void vm_devices_close_nics(struct vm_devices *devices);
+
+/* --- vm_devices_boot.c --- */
+
+/* hv_machine_on_load(): context is the devices. */
+BASE_MUST_CHECK int vm_devices_load_kernel(void *context, struct base_error *err);
+
+#endif

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening TAP devices. */
+#include "agent/vm_tap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "hypervisor/netvsp/netvsp.h"
+
+#define TAP_FLAGS (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+
+_Static_assert(VM_INTERFACE_BYTES == IFNAMSIZ, "the kernel's limit");
+
+static int tap_fail(const struct vm_nic_config *nic, int code, const char *what,
+		    struct base_error *err)
+{
+	return base_fail(
+		err, code, "key 'nic': %s '%s': %s: %s", nic->tap[0] != '\0' ? "tap" : "bridge",
+		nic->tap[0] != '\0' ? nic->tap : nic->bridge, what, strerrordesc_np(-code));
+}
+
+static void set_name(struct ifreq *request, const char *name)
+{
+	memset(request, 0, sizeof(*request));
+	(void)snprintf(request->ifr_name, sizeof(request->ifr_name), "%s", name);
+}
+
+/* One queue of device @name, which is set to what the kernel called it. */
+static int open_queue(char name[VM_INTERFACE_BYTES], bool many)
+{
+	BASE_CLOSE int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	struct ifreq request;
+
+	if (fd < 0)
+		return -errno;
+	set_name(&request, name);
+	request.ifr_flags = (short)(TAP_FLAGS | (many ? IFF_MULTI_QUEUE : 0));
+	if (ioctl(fd, TUNSETIFF, &request) < 0) {
+		/* One that is there was made for several queues, or for one. */
+		if (errno != EINVAL || many)
+			return -errno;
+		request.ifr_flags = (short)(TAP_FLAGS | IFF_MULTI_QUEUE);
+		if (ioctl(fd, TUNSETIFF, &request) < 0)
+			return -errno;
+	}
+	memcpy(name, request.ifr_name, VM_INTERFACE_BYTES);
+	name[VM_INTERFACE_BYTES - 1] = '\0';
+	return base_take_fd(&fd);
+}
+
+/* MTU, bridge, up: the device as the host's network sees it. */
+static int set_up(const struct vm_nic_config *nic, const char *name, struct base_error *err)
+{
+	BASE_CLOSE int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct ifreq request;
+
+	if (fd < 0)
+		return tap_fail(nic, -errno, "socket", err);
+	if (nic->mtu != 0) {
+		set_name(&request, name);
+		request.ifr_mtu = (int)nic->mtu;
+		if (ioctl(fd, SIOCSIFMTU, &request) < 0)
+			return tap_fail(nic, -errno, "set the MTU", err);
+	}
+	if (nic->bridge[0] != '\0') {
+		set_name(&request, nic->bridge);
+		request.ifr_ifindex = (int)if_nametoindex(name);
+		if (ioctl(fd, SIOCBRADDIF, &request) < 0)
+			return tap_fail(nic, -errno, "put it into the bridge", err);
+	}
+	set_name(&request, name);
+	if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+		return tap_fail(nic, -errno, "read its flags", err);
+	request.ifr_flags = (short)(request.ifr_flags | IFF_UP);
+	if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+		return tap_fail(nic, -errno, "bring it up", err);
+	return 0;
+}
+
+/* What a parent opened: of the right kind, and set as we need it. */
+static int adopt(int fd, char name[VM_INTERFACE_BYTES], struct base_error *err)
+{
+	struct ifreq request;
+
+	memset(&request, 0, sizeof(request));
+	if (ioctl(fd, TUNGETIFF, &request) < 0)
+		return base_fail(err, -EINVAL,
+				 "key 'nic': descriptor %d: %s: expected one of a TAP device", fd,
+				 strerrordesc_np(errno));
+	if ((request.ifr_flags & TAP_FLAGS) != TAP_FLAGS)
+		return base_fail(err, -EINVAL,
+				 "key 'nic': descriptor %d: flags 0x%x: expected IFF_TAP, "
+				 "IFF_NO_PI and IFF_VNET_HDR",
+				 fd, (unsigned int)(unsigned short)request.ifr_flags);
+	memcpy(name, request.ifr_name, VM_INTERFACE_BYTES);
+	name[VM_INTERFACE_BYTES - 1] = '\0';
+	return 0;
+}
+
+static int open_queues(const struct vm_nic_config *nic, int fds[VM_NIC_QUEUES_MAX],
+		       char name[VM_INTERFACE_BYTES], struct base_error *err)
+{
+	/* Without a name the kernel makes one for the first queue. */
+	(void)snprintf(name, VM_INTERFACE_BYTES, "%s", nic->tap[0] != '\0' ? nic->tap : "godwit%d");
+	for (uint32_t i = 0; i < nic->queue_count; i++) {
+		fds[i] = open_queue(name, nic->queue_count > 1);
+		if (fds[i] < 0)
+			return tap_fail(nic, fds[i], "open a TAP device", err);
+	}
+	return set_up(nic, name, err);
+}
+
+int vm_tap_open(const struct vm_nic_config *nic, int ret_fds[VM_NIC_QUEUES_MAX],
+		char ret_name[VM_INTERFACE_BYTES], struct base_error *err)
+{
+	int fds[VM_NIC_QUEUES_MAX];
+	char name[VM_INTERFACE_BYTES] = "";
+	int code = 0;
+
+	for (uint32_t i = 0; i < VM_NIC_QUEUES_MAX; i++)
+		fds[i] = -1;
+	for (uint32_t i = 0; code == 0 && i < nic->fd_count; i++) {
+		code = adopt(nic->fds[i], name, err);
+		fds[i] = nic->fds[i];
+	}
+	if (nic->fd_count == 0)
+		code = open_queues(nic, fds, name, err);
+	for (uint32_t i = 0; code == 0 && i < nic->queue_count; i++) {
+		code = netvsp_tap_prepare(fds[i], err);
+		if (code < 0)
+			code = base_fail_within(err, code, "key 'nic': %s", name);
+	}
+	if (code < 0) {
+		for (uint32_t i = 0; i < VM_NIC_QUEUES_MAX; i++)
+			base_closep(&fds[i]);
+		return code;
+	}
+	memcpy(ret_fds, fds, sizeof(fds));
+	memcpy(ret_name, name, sizeof(name));
+	return 0;
+}
