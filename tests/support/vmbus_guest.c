@@ -94,11 +94,30 @@ static void enable_synic(struct vmbus_guest *guest)
 	}
 }
 
+static void make_bus(struct vmbus_guest *guest)
+{
+	const struct vmbus_options options = {
+		.slat = guest->slat,
+		.synic = guest->synic,
+		.loop = guest->loop,
+		.vcpu_count = guest->vcpus,
+		.vm_name = "test",
+	};
+
+	if (vmbus_new(&options, &guest->bus, NULL) < 0)
+		vmbus_guest_give_up("bus", 0);
+}
+
+void vmbus_guest_new_bus(struct vmbus_guest *guest)
+{
+	vmbus_free(guest->bus);
+	make_bus(guest);
+}
+
 struct vmbus_guest *vmbus_guest_new(const struct vmbus_guest_opts *opts)
 {
 	static const struct vmbus_guest_opts defaults;
 	struct vmbus_guest *guest = calloc(1, sizeof(*guest));
-	struct vmbus_options options = { .vm_name = "test" };
 	struct base_io_loop_options loop = { .without_ring = true };
 	uint64_t memory_bytes;
 
@@ -116,12 +135,7 @@ struct vmbus_guest *vmbus_guest_new(const struct vmbus_guest_opts *opts)
 	    hv_synic_new(guest->slat, guest->vcpus, &synic_ops, guest, &guest->synic, NULL) < 0 ||
 	    base_io_loop_new(&loop, &guest->loop, NULL) < 0)
 		vmbus_guest_give_up("memory, SynIC or loop", 0);
-	options.slat = guest->slat;
-	options.synic = guest->synic;
-	options.loop = guest->loop;
-	options.vcpu_count = guest->vcpus;
-	if (vmbus_new(&options, &guest->bus, NULL) < 0)
-		vmbus_guest_give_up("bus", 0);
+	make_bus(guest);
 	enable_synic(guest);
 	return guest;
 }

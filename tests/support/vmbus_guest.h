@@ -39,6 +39,10 @@ struct vmbus_guest *vmbus_guest_new(const struct vmbus_guest_opts *opts); /* NUL
 /* Devices on the bus are freed first. */
 void vmbus_guest_free(struct vmbus_guest *guest);
 
+/* Another bus over the same memory and SynIC, at power-on: to be loaded.  The devices on the old
+ * one are freed first. */
+void vmbus_guest_new_bus(struct vmbus_guest *guest);
+
 struct vmbus *vmbus_guest_bus(struct vmbus_guest *guest);
 struct hv_slat *vmbus_guest_slat(struct vmbus_guest *guest);
 struct hv_synic *vmbus_guest_synic(struct vmbus_guest *guest);
