@@ -63,16 +63,24 @@ void ic_free(struct ic_set *set);                  /* NULL is fine */
 extern const struct hv_service_ops ic_service_ops; /* service: the set */
 
 /* Ask the guest to power off or restart in good order.  Any thread; blocks until it has agreed.
- * 0; -ENOTCONN it has no such service; -ETIMEDOUT it did not answer within @timeout_ms: UNKNOWN;
- * -EIO it refused; -EBUSY one is under way. */
+ * 0; -ENOTCONN it has no such service, or not this kind; -ETIMEDOUT it did not answer within
+ * @timeout_ms, or its channel was closed before it did: UNKNOWN; -EIO it refused; -EBUSY one is
+ * under way, also one that timed out; -EAGAIN nothing was asked: paused, quiesced or a full ring.
+ */
 BASE_MUST_CHECK int ic_shutdown(struct ic_set *set, enum ic_power kind, bool force,
 				uint32_t timeout_ms, struct base_error *err);
 
 /* Freeze and thaw the guest's file systems.  Blocking, any thread.  The guest thaws by itself after
- * some time (10 s in Linux), so between the two only what is quick.  -ENOTCONN no service or no
- * daemon; -ETIMEDOUT: thaw is sent in any case; -EIO refused. */
+ * some time (10 s in Windows; Linux never), so between the two only what is quick.  -ENOTCONN no
+ * service or no daemon; -ETIMEDOUT: thaw is sent in any case; -EIO refused (thaw is sent); -EBUSY
+ * and -EAGAIN as above.  ic_thaw() waits for a thaw that the set has sent by itself. */
 BASE_MUST_CHECK int ic_freeze(struct ic_set *set, uint32_t timeout_ms, struct base_error *err);
 BASE_MUST_CHECK int ic_thaw(struct ic_set *set, uint32_t timeout_ms, struct base_error *err);
+
+/* Whether the vCPUs run: false with a pause by the user or the leash, true when it ends.  Nothing
+ * is sent and no silence counted in between; running again sets the guest's clock.  Any thread;
+ * true when the set is made. */
+void ic_set_running(struct ic_set *set, bool running);
 
 /* The guest's clock is to be set to the host's now: after a restore or a move (done by loaded() and
  * resume() themselves), or on the user's word.  Any thread. */

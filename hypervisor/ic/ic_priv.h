@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The set of services as its parts see it.  Everything here belongs to the set's loop.
+ */
+#ifndef HYPERVISOR_IC_IC_PRIV_H
+#define HYPERVISOR_IC_IC_PRIV_H
+
+#include "base/io_loop.h"
+#include "hypervisor/ic/ic.h"
+#include "hypervisor/ic/ic_body.h"
+#include "hypervisor/ic/ic_port.h"
+#include "hypervisor/vmbus/vmbus_channel.h"
+
+#define IC_SAMPLE_PERIOD_MS 5000u
+#define IC_KVP_PERIOD_MS    30000u
+/* From resume() until we send: the bus resumes after us. */
+#define IC_RESUME_DELAY_MS  20u
+#define IC_LOG_PERIOD_MS    10000u
+
+/* A caller that waits; on its stack. */
+enum ic_call_kind {
+	IC_CALL_SHUTDOWN,
+	IC_CALL_FREEZE,
+	IC_CALL_THAW,
+};
+struct ic_call {
+	struct ic_set *set;
+	enum ic_call_kind kind;
+	enum ic_power power;
+	bool force;
+	uint32_t timeout_ms;
+	struct base_io_timer timer;
+	int result;
+	struct base_error *err; /* the caller's; it waits meanwhile */
+	bool done;
+};
+
+struct ic_channel {
+	struct ic_set *set;
+	struct ic_port port;
+	struct vmbus_channel *channel;
+	struct ic_call *call; /* who waits for the request under way; NULL: nobody */
+	uint64_t log_after_ns;
+};
+
+struct ic_set {
+	struct ic_options options;
+	struct ic_channel channels[IC_SERVICES];
+	bool quiet;   /* between quiesce and resume */
+	bool running; /* ic_set_running() */
+	struct base_io_timer heartbeat_timer;
+	struct base_io_timer sample_timer;
+	struct base_io_timer kvp_timer;
+	struct base_io_timer resume_timer;
+
+	uint64_t sequence; /* of the last heartbeat */
+	enum ic_heartbeat heartbeat;
+	uint32_t silent_periods;
+
+	bool sync_due;
+
+	bool kvp_walks;
+	uint32_t kvp_index;
+	struct ic_guest_info kvp_fresh; /* of the walk */
+	struct ic_guest_info info;
+	struct ic_kvp_item kvp_item; /* too large for a stack */
+
+	enum ic_vss_op vss_op; /* under way */
+	bool frozen;
+	bool thaw_due; /* nobody waits for it */
+
+	uint8_t message[IC_MESSAGE_BYTES_MAX + 8];
+};
+
+/* Whether anything may be sent now. */
+bool ic_is_active(const struct ic_set *set);
+/* @channel may be asked something of its service now. */
+bool ic_is_idle(const struct ic_set *set, enum ic_service service);
+/* Send a request with the body that stands in set->message behind the header. 0; -EAGAIN. */
+BASE_MUST_CHECK int ic_send(struct ic_set *set, enum ic_service service, uint16_t body_bytes);
+/* Send what is due in the channel, if anything. */
+void ic_pump(struct ic_set *set, enum ic_service service);
+/* Arm or disarm the timers, by whether we are active. */
+void ic_timers(struct ic_set *set);
+/* One line about what a guest did wrong, at most one per service and IC_LOG_PERIOD_MS. */
+void ic_log_refused(struct ic_channel *channel, const struct base_error *err);
+
+/* The services' answers, and their turn to ask. */
+void ic_heartbeat_answer(struct ic_set *set, const struct ic_answer *answer);
+void ic_heartbeat_set(struct ic_set *set, enum ic_heartbeat state);
+void ic_heartbeat_expired(struct base_io_timer *timer);
+void ic_sample_expired(struct base_io_timer *timer);
+void ic_kvp_expired(struct base_io_timer *timer);
+void ic_time_pump(struct ic_set *set);
+void ic_kvp_pump(struct ic_set *set);
+void ic_kvp_answer(struct ic_set *set, const struct ic_answer *answer);
+void ic_vss_pump(struct ic_set *set);
+void ic_vss_answer(struct ic_set *set, const struct ic_answer *answer);
+void ic_shutdown_answer(struct ic_set *set, const struct ic_answer *answer);
+/* The channel is gone with what was under way. */
+void ic_calls_end(struct ic_channel *channel, const char *why);
+void ic_vss_forget(struct ic_set *set);
+
+/* Saved state. */
+void ic_state_encode(const struct ic_set *set, struct base_buffer *out);
+BASE_MUST_CHECK int ic_state_decode(struct ic_set *set, struct base_reader *in,
+				    struct base_error *err);
+
+#endif
