@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * VSTOR packets over a channel, as a hostile guest sends them: whatever comes, every packet that
+ * was taken is answered once or its channel is closed, and nothing else than RAM is touched.
+ * vstor_srb_decode() and scsi_plan() see what comes.
+ *
+ * Input: records of kind, run count, 64 bytes of message and the runs (le32 address, le16 length).
+ */
+#include "tests/unit/storvsp/storvsp_rig.h"
+
+#define RECORDS_MAX 64
+
+enum kind {
+	KIND_INBAND,
+	KIND_PAGES,
+	KIND_SETTLE,
+	KIND_REOPEN,
+	KIND_RING,
+	KIND_PAUSE,
+	KIND_LUN
+};
+
+/* NOLINTNEXTLINE(readability-identifier-naming) */
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
+
+static void put(struct base_reader *in, bool pages, uint32_t count, const uint8_t *message)
+{
+	struct fake_packet *packet = fake_put(
+		rig.channel, pages ? VMBUS_PACKET_GPA_DIRECT : VMBUS_PACKET_INBAND, rig.trans_id++);
+
+	memcpy(packet->payload, message, FAKE_PAYLOAD);
+	packet->header = calloc(count + 1, 16);
+	base_assert(packet->header != NULL);
+	for (uint32_t i = 0; i < count; i++) {
+		uint64_t gpa = base_read_le32(in);
+		uint64_t length = base_read_le16(in);
+
+		memcpy(packet->header + 16 * (size_t)i, &gpa, 8);
+		memcpy(packet->header + 16 * (size_t)i + 8, &length, 8);
+	}
+	packet->header_bytes = 16 * count;
+}
+
+static void reopen(void)
+{
+	fake_close(rig.channel);
+	rig_settle();
+	base_assert(rig.channel->closed_called);
+	fake_let_go();
+	fake_open(rig.channel);
+}
+
+static void step(struct base_reader *in)
+{
+	uint8_t kind = base_read_u8(in) % 7;
+	uint8_t count = base_read_u8(in);
+	uint8_t message[FAKE_PAYLOAD];
+
+	base_read_bytes(in, message, sizeof(message));
+	switch ((enum kind)kind) {
+	case KIND_INBAND:
+	case KIND_PAGES:
+		put(in, kind == KIND_PAGES, count, message);
+		break;
+	case KIND_SETTLE:
+		rig_settle();
+		break;
+	case KIND_REOPEN:
+		reopen();
+		break;
+	case KIND_RING:
+		rig.channel->room = count % 2 == 0 ? UINT32_MAX : count / 2;
+		vmbus_channel_again(rig.channel);
+		break;
+	case KIND_PAUSE:
+		rig_quiesce();
+		rig_resume();
+		break;
+	case KIND_LUN:
+		if (storvsp_detach(rig.storvsp, 0, NULL) != 0)
+			rig_attach(0, rig.disk);
+		break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
+{
+	struct base_reader in = base_reader_over(input, size);
+	uint64_t sent = 0;
+	uint64_t answered = 0;
+
+	rig_init();
+	rig_start();
+	for (uint32_t i = 0; i < RECORDS_MAX && base_reader_left(&in) > 0; i++)
+		step(&in);
+	/* Everything that is taken from now on is answered once. */
+	rig.channel->room = UINT32_MAX;
+	vmbus_channel_again(rig.channel);
+	rig_settle();
+	rig.channel->out_head = rig.channel->out_tail;
+	for (uint8_t i = 0; i < 3; i++) {
+		(void)rig_put(0, (const uint8_t[16]){ 0 }, 0, 0);
+		sent++;
+	}
+	rig_settle();
+	for (const struct fake_packet *packet = fake_get(rig.channel); packet != NULL;
+	     packet = fake_get(rig.channel))
+		answered += packet->type == VMBUS_PACKET_COMPLETION;
+	base_assert(answered == sent);
+	rig_fini();
+	return 0;
+}
