@@ -23,7 +23,7 @@ static void on_power_off(void *context)
 	machine->ops->event(machine->context, HV_EVENT_POWER_OFF, "guest powered off");
 }
 
-static void request_reset(struct hv_machine *machine, const char *text)
+void hv_machine_request_reset(struct hv_machine *machine, const char *text)
 {
 	hv_partition_request(machine->partition, HV_HOLD_RESET);
 	machine->ops->event(machine->context, HV_EVENT_RESET_REQUEST, text);
@@ -31,7 +31,7 @@ static void request_reset(struct hv_machine *machine, const char *text)
 
 static void on_reset(void *context)
 {
-	request_reset(context, "guest asked for a reset");
+	hv_machine_request_reset(context, "guest asked for a reset");
 }
 
 static void on_console_out(void *context, const uint8_t *bytes, size_t size_bytes)
@@ -63,26 +63,15 @@ static const struct hv_platform_ops platform_ops = {
 };
 
 /* A triple fault resets a PC, and some kernels reboot by one. */
-static void on_vcpu_event(void *context, uint32_t vcpu, enum hv_vcpu_event event, const char *text)
+void hv_machine_vcpu_event(struct hv_machine *machine, enum hv_vcpu_event event, const char *text)
 {
-	struct hv_machine *machine = context;
-
-	(void)vcpu;
 	if (event == HV_VCPU_TRIPLE_FAULT) {
-		request_reset(machine, text);
+		hv_machine_request_reset(machine, text);
 		return;
 	}
 	hv_partition_request(machine->partition, HV_HOLD_STOPPED);
 	machine->ops->event(machine->context, HV_EVENT_CRASHED, text);
 }
-
-static bool on_may_run(void *context)
-{
-	return hv_machine_may_act(context);
-}
-
-static const struct hv_partition_ops partition_ops = { .vcpu_event = on_vcpu_event,
-						       .may_run = on_may_run };
 
 bool hv_machine_may_act(const struct hv_machine *machine)
 {
@@ -135,7 +124,9 @@ static int choose_cpu(struct hv_machine *machine, struct base_error *err)
 		return r;
 	r = hv_cpu_model_apply(machine->config.cpu, &options, &machine->supported, &machine->cpuid,
 			       err);
-	return r < 0 ? r : probe_host(machine, err);
+	if (r >= 0)
+		r = probe_host(machine, err);
+	return r < 0 ? r : hv_hyperv_cpuid(&machine->cpuid, machine->config.vcpu_count, err);
 }
 
 static int keep_power_on_state(struct hv_machine *machine, struct base_error *err)
@@ -221,11 +212,12 @@ static int build(struct hv_machine *machine, struct base_error *err)
 		return r;
 	opts.memory = machine->memory;
 	opts.bus = machine->bus;
-	r = hv_partition_new(&opts, &partition_ops, machine, &machine->partition, err);
+	r = hv_partition_new(&opts, &hv_machine_partition_ops, machine, &machine->partition, err);
 	if (r < 0)
 		return r;
 	read_boot_id(machine);
-	return keep_power_on_state(machine, err);
+	r = keep_power_on_state(machine, err);
+	return r < 0 ? r : hv_machine_hyperv_new(machine, err);
 }
 
 BASE_DEFINE_FREEP(struct hv_machine, hv_machine_free);
@@ -259,7 +251,7 @@ void hv_machine_free(struct hv_machine *machine)
 {
 	if (machine == NULL)
 		return;
-	hv_partition_free(machine->partition);
+	hv_machine_hyperv_free(machine);
 	hv_test_page_free(machine->test_page);
 	hv_platform_free(machine->platform);
 	hv_iobus_free(machine->bus);

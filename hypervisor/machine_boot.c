@@ -112,6 +112,8 @@ int hv_machine_boot(struct hv_machine *machine, struct base_error *err)
 	if (machine->has_guest)
 		return base_fail(err, -EPROTO, "the VM has a guest already");
 	r = hv_machine_load_kernel(machine, err);
+	if (r >= 0)
+		r = hv_machine_hyperv_clock(machine, 0, err);
 	if (r < 0)
 		return r;
 	machine->has_guest = true;
@@ -132,6 +134,8 @@ static int power_on(struct hv_machine *machine, struct base_error *err)
 	if (r < 0)
 		return r;
 	r = hv_machine_services_reset(machine, err);
+	if (r >= 0)
+		r = hv_machine_hyperv_reset(machine, err);
 	if (r < 0)
 		return r;
 	hv_platform_reset(machine->platform);

@@ -12,6 +12,7 @@
 #include "base/pool.h"
 #include "hypervisor/cpuid_table.h"
 #include "hypervisor/host_probe.h"
+#include "hypervisor/hyperv.h"
 #include "hypervisor/machine.h"
 #include "hypervisor/partition.h"
 #include "hypervisor/platform.h"
@@ -35,6 +36,10 @@ struct hv_machine {
 	struct hv_memory *memory;
 	struct hv_iobus *bus;
 	struct hv_partition *partition;
+	struct hv_synic *synic;
+	struct hv_hyperv *hyperv;
+	bool tsc_is_host_time; /* the host keeps its own time by the TSC */
+	uint64_t host_tsc_khz; /* 0: unknown */
 	struct hv_platform *platform;
 	struct hv_test_page *test_page; /* NULL unless configured */
 	struct base_pool *pool;
@@ -86,6 +91,20 @@ struct hv_service_section hv_machine_service_section(const struct hv_machine *ma
 						     uint32_t index,
 						     const struct hv_machine_service **ret_service,
 						     uint32_t *ret_own_index);
+
+/* machine_hyperv.c: the Hyper-V interface's part of the machine's life. */
+extern const struct hv_partition_ops hv_machine_partition_ops;
+BASE_MUST_CHECK int hv_machine_hyperv_new(struct hv_machine *machine, struct base_error *err);
+void hv_machine_hyperv_free(struct hv_machine *machine);
+/* Back to power-on. */
+BASE_MUST_CHECK int hv_machine_hyperv_reset(struct hv_machine *machine, struct base_error *err);
+/* vCPUs parked, their TSCs as they will run: reference time is @reference at least. */
+BASE_MUST_CHECK int hv_machine_hyperv_clock(struct hv_machine *machine, uint64_t reference,
+					    struct base_error *err);
+
+/* machine.c */
+void hv_machine_vcpu_event(struct hv_machine *machine, enum hv_vcpu_event event, const char *text);
+void hv_machine_request_reset(struct hv_machine *machine, const char *text);
 
 /* machine_boot.c: put the kernel into memory and vCPU 0 at its entry; vCPUs parked, change_lock
  * held. */

@@ -16,6 +16,7 @@
 #include "hypervisor/machine_sections.h"
 #include "hypervisor/ram_codec.h"
 #include "hypervisor/state_file.h"
+#include "hypervisor/synic_priv.h"
 
 BASE_DEFINE_FREEP(struct hv_state_reader, hv_state_reader_free);
 
@@ -173,6 +174,8 @@ static int check_known(const struct hv_machine *machine, const struct hv_state_r
 		{ "vcpu", HV_VCPU_STATE_VERSION, machine->config.vcpu_count },
 		{ "ram", HV_RAM_VERSION, 1 },
 		{ "test-page", HV_TEST_PAGE_VERSION, 1 },
+		{ "hyperv", HV_HYPERV_VERSION, 1 },
+		{ "synic", HV_SYNIC_VERSION, 1 },
 	};
 	size_t count = sizeof(own) / sizeof(own[0]);
 	uint32_t services = hv_machine_service_sections(machine);
@@ -361,6 +364,36 @@ static int load_devices(struct hv_machine *machine, const struct hv_state_reader
 	return r;
 }
 
+static int load_hyperv_registers(struct base_reader *in, uint32_t version, void *to,
+				 struct base_error *err)
+{
+	return hv_hyperv_load(((struct hv_machine *)to)->hyperv, version, in, err);
+}
+
+static int load_synic(struct base_reader *in, uint32_t version, void *to, struct base_error *err)
+{
+	return hv_synic_load(((struct hv_machine *)to)->synic, version, in, err);
+}
+
+/* A state that has neither section is of a guest that never saw Hyper-V. */
+static int load_hyperv(struct hv_machine *machine, const struct hv_state_reader *reader,
+		       struct base_error *err)
+{
+	int r;
+
+	if (hv_state_find(reader, "hyperv", 0) == NULL && hv_state_find(reader, "synic", 0) == NULL)
+		return 0;
+	r = decode_section(
+		reader,
+		&(struct wanted){ "hyperv", 0, HV_HYPERV_VERSION, load_hyperv_registers, machine },
+		err);
+	if (r >= 0)
+		r = decode_section(
+			reader,
+			&(struct wanted){ "synic", 0, HV_SYNIC_VERSION, load_synic, machine }, err);
+	return r;
+}
+
 /* One section of a service. */
 struct service_load {
 	const struct hv_machine_service *service;
@@ -422,6 +455,12 @@ static int apply_all(struct hv_machine *machine, const struct saved *saved, stru
 		r = hv_chip_state_put(hv_partition_vm_fd(machine->partition), &saved->chips, err);
 	if (r >= 0)
 		r = apply_time(machine, &saved->time, err);
+	/* Before any vCPU runs, or it would read the time by the old host's TSC. */
+	if (r >= 0)
+		r = hv_machine_hyperv_clock(machine,
+					    hv_hyperv_saved_reference(machine->hyperv) +
+						    elapsed_ns(machine, &saved->time) / 100,
+					    err);
 	for (uint32_t i = 0; i < machine->config.vcpu_count && r >= 0; i++)
 		r = hv_vcpu_timer_put(hv_partition_vcpu_fd(machine->partition, i), &saved->vcpus[i],
 				      err);
@@ -455,6 +494,8 @@ static int restore(struct hv_machine *machine, int fd, bool force_tsc, struct ba
 		r = check_tsc(machine, &saved.time, force_tsc, err);
 	if (r >= 0)
 		r = load_devices(machine, reader, err);
+	if (r >= 0)
+		r = load_hyperv(machine, reader, err);
 	if (r >= 0)
 		r = hv_machine_services_quiesce(machine, err);
 	if (r < 0)

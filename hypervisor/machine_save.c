@@ -14,6 +14,7 @@
 #include "hypervisor/machine_priv.h"
 #include "hypervisor/machine_sections.h"
 #include "hypervisor/state_file.h"
+#include "hypervisor/synic_priv.h"
 
 #define TSC_NEAR_US 200 /* many times what reading a TSC takes */
 
@@ -133,6 +134,20 @@ static int save_devices(struct hv_machine *machine, struct hv_state_writer *writ
 	return r;
 }
 
+static int save_hyperv(struct hv_machine *machine, struct hv_state_writer *writer,
+		       struct base_error *err)
+{
+	struct base_buffer buffer = { .data = NULL };
+	int r;
+
+	hv_hyperv_save(machine->hyperv, &buffer);
+	r = put_buffer(writer, "hyperv", 0, HV_HYPERV_VERSION, &buffer, err);
+	if (r < 0)
+		return r;
+	hv_synic_save(machine->synic, &buffer);
+	return put_buffer(writer, "synic", 0, HV_SYNIC_VERSION, &buffer, err);
+}
+
 static int save_services(struct hv_machine *machine, struct hv_state_writer *writer,
 			 struct base_error *err)
 {
@@ -190,6 +205,8 @@ static int save_small(struct hv_machine *machine, struct hv_state_writer *writer
 		r = save_vcpus(machine, writer, err);
 	if (r >= 0)
 		r = save_devices(machine, writer, err);
+	if (r >= 0)
+		r = save_hyperv(machine, writer, err);
 	if (r >= 0)
 		r = save_services(machine, writer, err);
 	/* Last: what elapses after this instant is what "really elapsed". */

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "hypervisor/cpu_topology.h"
 #include "hypervisor/host_probe.h"
+#include "hypervisor/hyperv.h"
 #include "hypervisor/partition_priv.h"
 #include "hypervisor/slat.h"
 
@@ -45,6 +46,29 @@ static int create_chips(struct hv_partition *partition, struct base_error *err)
 		return base_fail_errno(err, -errno, "KVM_CREATE_IRQCHIP");
 	if (ioctl(partition->vm_fd, KVM_CREATE_PIT2, &pit) < 0)
 		return base_fail_errno(err, -errno, "KVM_CREATE_PIT2");
+	return 0;
+}
+
+/* Synthetic MSRs come to us, whether this KVM knows Hyper-V (the filter) or not (unknown). */
+static int take_msrs(struct hv_partition *partition, struct base_error *err)
+{
+	uint8_t none[HV_MSR_COUNT / 8] = { 0 };
+	struct kvm_enable_cap cap = {
+		.cap = KVM_CAP_X86_USER_SPACE_MSR,
+		.args = { KVM_MSR_EXIT_REASON_FILTER | KVM_MSR_EXIT_REASON_UNKNOWN },
+	};
+	struct kvm_msr_filter filter = {
+		.flags = KVM_MSR_FILTER_DEFAULT_ALLOW,
+		.ranges = { { .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
+			      .base = HV_MSR_FIRST,
+			      .nmsrs = HV_MSR_COUNT,
+			      .bitmap = none } },
+	};
+
+	if (ioctl(partition->vm_fd, KVM_ENABLE_CAP, &cap) < 0)
+		return base_fail_errno(err, -errno, "KVM_CAP_X86_USER_SPACE_MSR");
+	if (ioctl(partition->vm_fd, KVM_X86_SET_MSR_FILTER, &filter) < 0)
+		return base_fail_errno(err, -errno, "KVM_X86_SET_MSR_FILTER");
 	return 0;
 }
 
@@ -194,7 +218,9 @@ static int build(struct hv_partition *partition, const struct hv_partition_opts 
 	partition->vm_fd = ioctl(opts->kvm_fd, KVM_CREATE_VM, 0);
 	if (partition->vm_fd < 0)
 		return base_fail_errno(err, -errno, "KVM_CREATE_VM");
-	r = create_chips(partition, err);
+	r = take_msrs(partition, err);
+	if (r >= 0)
+		r = create_chips(partition, err);
 	if (r < 0)
 		return r;
 	r = hv_slat_new(opts->memory, partition->vm_fd, &partition->slat, err);
@@ -309,6 +335,16 @@ uint64_t hv_partition_exit_count(const struct hv_partition *partition)
 		count +=
 			atomic_load_explicit(&partition->vcpus[i].exit_count, memory_order_relaxed);
 	return count;
+}
+
+void hv_partition_interrupt(struct hv_partition *partition, uint32_t vcpu, uint8_t vector)
+{
+	struct kvm_msi msi = {
+		.address_lo = (uint32_t)HV_GPA_LAPIC | vcpu << 12, /* the APIC id is the index */
+		.data = vector,
+	};
+
+	(void)ioctl(partition->vm_fd, KVM_SIGNAL_MSI, &msi);
 }
 
 void hv_partition_irq(struct hv_partition *partition, uint32_t gsi, int level)

@@ -24,6 +24,7 @@
 #include "hypervisor/memory.h"
 
 struct hv_partition;
+struct hv_hypercall;
 
 enum hv_vcpu_event {
 	HV_VCPU_INVALID,
@@ -38,6 +39,11 @@ struct hv_partition_ops {
 	/* On the vCPU's thread; it parks afterwards only if the handler requests a hold. */
 	void (*vcpu_event)(void *context, uint32_t vcpu, enum hv_vcpu_event event,
 			   const char *text);
+	/* A synthetic MSR (hyperv.h) on the vCPU's thread; -EINVAL: #GP.  NULL: always #GP. */
+	int (*msr_read)(void *context, uint32_t vcpu, uint32_t msr, uint64_t *ret_value);
+	int (*msr_write)(void *context, uint32_t vcpu, uint32_t msr, uint64_t value);
+	/* A read of HV_HYPERCALL_PORT: what it gives.  NULL: all ones. */
+	uint32_t (*hypercall)(void *context, const struct hv_hypercall *call);
 };
 
 struct hv_partition_opts {
@@ -83,6 +89,8 @@ struct hv_slat *hv_partition_slat(const struct hv_partition *partition);
 /* Exits to user space of all vCPUs so far. */
 uint64_t hv_partition_exit_count(const struct hv_partition *partition);
 
+/* Raise @vector on a vCPU, edge-triggered, as its local APIC takes it.  Any thread. */
+void hv_partition_interrupt(struct hv_partition *partition, uint32_t vcpu, uint8_t vector);
 /* Drive an interrupt line of the chips.  Any thread. */
 void hv_partition_irq(struct hv_partition *partition, uint32_t gsi, int level);
 

@@ -48,6 +48,10 @@ struct hv_partition {
 	bool ending;
 };
 
+/* vcpu_hyperv.c */
+bool hv_vcpu_is_call(const struct hv_vcpu *vcpu); /* an exit that may be a hypercall */
+uint32_t hv_vcpu_call(struct hv_vcpu *vcpu);
+void hv_vcpu_msr(struct hv_vcpu *vcpu, bool is_write);
 /* vcpu.c */
 void *hv_vcpu_main(void *argument); /* struct hv_vcpu */
 /* partition.c: park until released; false: end the thread. */

@@ -54,6 +54,10 @@ static void handle_port(struct hv_vcpu *vcpu)
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 	uint32_t size = run->io.size;
 
+	if (hv_vcpu_is_call(vcpu)) {
+		store_le(data, size, hv_vcpu_call(vcpu));
+		return;
+	}
 	for (uint32_t i = 0; i < run->io.count; i++, data += size) {
 		if (run->io.direction == KVM_EXIT_IO_OUT)
 			hv_iobus_write(bus, HV_IO_PORT, run->io.port, size, load_le(data, size));
@@ -120,6 +124,11 @@ static void handle_exit(struct hv_vcpu *vcpu)
 	case KVM_EXIT_MMIO:
 		vcpu->completion_pending = true;
 		handle_mmio(vcpu);
+		break;
+	case KVM_EXIT_X86_RDMSR:
+	case KVM_EXIT_X86_WRMSR:
+		vcpu->completion_pending = true;
+		hv_vcpu_msr(vcpu, run->exit_reason == KVM_EXIT_X86_WRMSR);
 		break;
 	case KVM_EXIT_INTR:
 	case KVM_EXIT_IRQ_WINDOW_OPEN:
