@@ -7,6 +7,15 @@
 
 #include "tests/guest/guest_super.h"
 
+struct guest_cpuid {
+	uint32_t eax, ebx, ecx, edx;
+};
+
+#ifdef GUEST_ON_HOST /* the drivers run in a test: tests/support/guest_host.h */
+uint64_t guest_call(uint64_t number, uint64_t a, uint64_t b, uint64_t c);
+struct guest_cpuid guest_cpuid(uint32_t leaf);
+#else
+
 /** guest_call - one call (SUPER_* in guest_super.h); costs some 80 us where CPL 0 is emulated. */
 static inline uint64_t guest_call(uint64_t number, uint64_t a, uint64_t b, uint64_t c)
 {
@@ -15,10 +24,6 @@ static inline uint64_t guest_call(uint64_t number, uint64_t a, uint64_t b, uint6
 	__asm__ volatile("ud2" : "+a"(rax), "+D"(a), "+S"(b), "+d"(c) : : "rcx", "memory");
 	return rax;
 }
-
-struct guest_cpuid {
-	uint32_t eax, ebx, ecx, edx;
-};
 
 /** guest_cpuid - as CPL 0 sees it: in ring 3 CPUID may answer for the host. */
 static inline struct guest_cpuid guest_cpuid(uint32_t leaf)
@@ -46,6 +51,8 @@ static inline struct guest_sample guest_sample(void)
 			 : "memory");
 	return sample;
 }
+
+#endif
 
 static inline uint64_t guest_tsc(void)
 {

@@ -619,7 +619,7 @@ void guest_disk_put(void (*put)(uint64_t offset, uint64_t value))
 	put(TESTPAGE_DISK_READS, reads);
 	put(TESTPAGE_DISK_FLUSHES, flushes);
 	put(TESTPAGE_DISK_ERRORS, errors);
-	put(TESTPAGE_DISK_LEDGER, (uint64_t)disk.entries);
+	put(TESTPAGE_DISK_LEDGER, guest_hv_address((const uint8_t *)disk.entries));
 	put(TESTPAGE_DISK_RECORDS, disk.records);
 	put(TESTPAGE_DISK_BYTES, disk.lun_bytes);
 	put(TESTPAGE_BENCH_OPS, sum.ops);

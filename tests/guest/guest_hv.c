@@ -128,7 +128,7 @@ void guest_hv_init(void)
 	if (!guest_cmdline_wants_hv(&guest_options))
 		return;
 	detect();
-	hypercall_page = (uint64_t)guest_region_take(PAGE);
+	hypercall_page = guest_hv_address(guest_region_take(PAGE));
 	guest_call(SUPER_MSR_WRITE, MSR_OS_ID, OS_ID, 0);
 	guest_call(SUPER_MSR_WRITE, MSR_HYPERCALL, hypercall_page | ENABLED, 0);
 	register_value = guest_call(SUPER_MSR_READ, MSR_HYPERCALL, 0, 0);
@@ -150,9 +150,9 @@ void guest_hv_start_vcpu(uint64_t vcpu)
 	if (!guest_hv_active)
 		return;
 	cpu->vp = (uint32_t)guest_call(SUPER_MSR_READ, MSR_VP_INDEX, 0, 0);
-	guest_call(SUPER_MSR_WRITE, MSR_SIMP, (uint64_t)cpu->messages | ENABLED, 0);
+	guest_call(SUPER_MSR_WRITE, MSR_SIMP, guest_hv_address(cpu->messages) | ENABLED, 0);
 	guest_call(SUPER_MSR_WRITE, MSR_SIEFP,
-		   ((uint64_t)cpu->flags & ~(uint64_t)(PAGE - 1)) | ENABLED, 0);
+		   (guest_hv_address((uint8_t *)cpu->flags) & ~(uint64_t)(PAGE - 1)) | ENABLED, 0);
 	guest_call(SUPER_MSR_WRITE, MSR_SINT2, SUPER_VECTOR_HV, 0);
 	guest_call(SUPER_MSR_WRITE, MSR_SCONTROL, ENABLED, 0);
 }
@@ -177,7 +177,7 @@ uint32_t guest_hv_vp(uint32_t vcpu)
 
 uint64_t guest_hv_address(const uint8_t *at)
 {
-	return (uint64_t)at;
+	return (uint64_t)at - guest_region.shift;
 }
 
 static void pause_us(uint64_t us)
@@ -201,7 +201,7 @@ uint32_t guest_hv_post(uint32_t connection, const uint8_t *payload, uint32_t byt
 		if (i > 0)
 			pause_us(POST_PAUSE_US);
 		status = (uint32_t)guest_call(SUPER_HYPERCALL, hypercall_page, CALL_POST,
-					      (uint64_t)post_page) &
+					      guest_hv_address(post_page)) &
 			 0xffff;
 	}
 	return status;

@@ -28,6 +28,7 @@ struct guest_region {
 	uint64_t image_start, image_end;
 	uint64_t table_start, table_end; /* the pool is in it */
 	uint64_t pool_at, pool_end;
+	uint64_t shift; /* of an address against the physical one: 0, but in tests on the host */
 	uint64_t *expected;        /* the sequence of each page ... */
 	uint64_t *expected_masked; /* ... and again, elsewhere and in another form */
 };
