@@ -293,11 +293,25 @@ static int64_t bytes_free(const struct vmbus_ring *ring)
 	return ring->size_bytes - distance(ring, index, ring->index);
 }
 
+static void publish_write(struct vmbus_ring *ring)
+{
+	if (ring->index == ring->published)
+		return;
+	header_store(ring, VMBUS_RING_WRITE_INDEX, ring->index, VMBUS_STEP_STORE_WRITE);
+	ring->published = ring->index;
+	ring->unannounced = true;
+}
+
 /* No room: say so where the reader looks after it has made some, and look again, because it may
- * just have done that.  Of two packets that wait the smaller one counts; but the reader only tells
- * of the moment at which room grows beyond what was asked for, so a wish already granted goes. */
+ * just have done that.  What was written so far is published first: the reader reckons the room
+ * there was from what it sees, and would think that we never had to wait.  Of two packets that wait
+ * the smaller one counts; but the reader only tells of the moment at which room grows beyond what
+ * was asked for, so a wish already granted goes. */
 static int wait_for_room(struct vmbus_ring *ring, uint32_t need, int64_t room)
 {
+#ifndef GODWIT_MUTANT_VMBUS_SHOW_FIRST
+	publish_write(ring);
+#endif
 	if (ring->pending == 0 || need < ring->pending || room > ring->pending) {
 		header_store(ring, VMBUS_RING_PENDING, need, VMBUS_STEP_STORE_PENDING);
 		ring->pending = need;
@@ -374,10 +388,10 @@ int vmbus_ring_put(struct vmbus_ring *ring, const struct vmbus_send *send)
 
 bool vmbus_ring_end_write(struct vmbus_ring *ring)
 {
-	if (ring->index == ring->published)
+	publish_write(ring);
+	if (!ring->unannounced)
 		return false;
-	header_store(ring, VMBUS_RING_WRITE_INDEX, ring->index, VMBUS_STEP_STORE_WRITE);
-	ring->published = ring->index;
+	ring->unannounced = false;
 	barrier(ring);
 	/* Also when the reader has not come as far as this yet: one that takes a single packet
 	 * per interrupt would never look again. */

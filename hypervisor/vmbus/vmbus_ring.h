@@ -62,6 +62,7 @@ struct vmbus_ring {
 	uint32_t index;        /* ours: next byte to read or write */
 	uint32_t published;    /* what the guest sees of it */
 	uint32_t pending;      /* writer: pending_send_sz as we set it */
+	bool unannounced;      /* writer: published, and the reader not interrupted yet */
 	bool masked;           /* reader: interrupt_mask as we set it */
 	uint64_t packet_count;
 	uint64_t full_count; /* writer: times that a packet did not fit */
