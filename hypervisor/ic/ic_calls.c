@@ -213,12 +213,13 @@ static int begin_checked(struct ic_call *call)
 	return result;
 }
 
-static void begin(void *context)
+void ic_call_begin(void *context)
 {
 	struct ic_call *call = context;
 	struct ic_set *set = call->set;
 	struct base_io_loop *loop = set->options.loop;
 
+	call->timer.expired = timed_out;
 	call->result = begin_checked(call);
 	if (call->result < 0) {
 		/* A thaw that could not be sent is still owed. */
@@ -236,8 +237,7 @@ static int wait_for(struct ic_call *call)
 {
 	struct base_io_loop *loop = call->set->options.loop;
 
-	call->timer.expired = timed_out;
-	base_io_call(loop, begin, call);
+	base_io_call(loop, ic_call_begin, call);
 	base_io_wait(loop, &call->done);
 	return call->result;
 }

@@ -97,6 +97,8 @@ void ic_kvp_answer(struct ic_set *set, const struct ic_answer *answer);
 void ic_vss_pump(struct ic_set *set);
 void ic_vss_answer(struct ic_set *set, const struct ic_answer *answer);
 void ic_shutdown_answer(struct ic_set *set, const struct ic_answer *answer);
+/* @context: a struct ic_call; on the loop.  Its `done` is set now or later, exactly once. */
+void ic_call_begin(void *context);
 /* The channel is gone with what was under way. */
 void ic_calls_end(struct ic_channel *channel, const char *why);
 void ic_vss_forget(struct ic_set *set);
