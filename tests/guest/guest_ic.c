@@ -119,14 +119,14 @@ static void print_version(const struct guest_channel *channel)
 	guest_line_send(&line);
 }
 
-static void time_told(const uint8_t *body)
+static void time_told(const uint8_t *body, uint32_t body_bytes)
 {
 	bool has_reference = ic.versions[GUEST_CLASS_TIMESYNC] >> 16 >= TIME_V4;
 	uint64_t lag = has_reference ? guest_hv_reference_time() - guest_get64(body + 8) : 0;
 	uint8_t flags = has_reference ? body[16] : body[24];
 	struct guest_line line = { .used = 0 };
 
-	if ((flags & TIME_SYNC) == 0)
+	if (body_bytes < 24 || (flags & TIME_SYNC) == 0)
 		return;
 	ic.time_ms = (guest_get64(body) + lag) / 10000 - EPOCH_DELTA_MS;
 	ic.syncs++;
@@ -229,7 +229,7 @@ static void request(struct guest_channel *channel, uint8_t *body, uint32_t body_
 		ic.beats++;
 		break;
 	case GUEST_CLASS_TIMESYNC:
-		time_told(body);
+		time_told(body, body_bytes);
 		break;
 	case GUEST_CLASS_KVP:
 		status = kvp(body, body_bytes);
@@ -238,7 +238,8 @@ static void request(struct guest_channel *channel, uint8_t *body, uint32_t body_
 		status = vss(body);
 		break;
 	case GUEST_CLASS_SHUTDOWN:
-		if ((guest_get32(body + 8) & ~(uint32_t)(SHUTDOWN_FORCE | SHUTDOWN_AGAIN)) != 0)
+		if (body_bytes < 12 ||
+		    (guest_get32(body + 8) & ~(uint32_t)(SHUTDOWN_FORCE | SHUTDOWN_AGAIN)) != 0)
 			status = STATUS_FAIL;
 		break;
 	case GUEST_CLASS_OTHER:
@@ -269,7 +270,7 @@ void guest_ic_packet(struct guest_worker *w, struct guest_channel *channel,
 	uint32_t bytes = packet->payload_bytes;
 	uint64_t want_got[2] = { BODY, bytes };
 
-	if (packet->type != GUEST_PACKET_INBAND || bytes < BODY + 24 || bytes > PACKET_MAX) {
+	if (packet->type != GUEST_PACKET_INBAND || bytes < BODY + 8 || bytes > PACKET_MAX) {
 		guest_work_bad(w, "service=", (uint64_t)channel->class, want_got, "packet");
 		return;
 	}

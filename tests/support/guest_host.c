@@ -17,7 +17,7 @@
 #include "tests/guest/guest_region.h"
 
 #define POOL_GPA       (1u << 20)
-#define IDLE_TURNS     200000 /* real time passes too: a store of threads may take its time */
+#define ASLEEP_NS      (30 * BASE_NS_PER_SECOND) /* far more than any timer of a service */
 #define TSC_KHZ        2000000
 #define STATUS_BUFFERS 19
 #define CALL_POST      0x5c
@@ -35,6 +35,8 @@ struct guest_host {
 	struct vmbus *bus;
 	uint64_t registers[REGISTERS], hypercall_msr, bad, command;
 	uint32_t vcpu; /* whose turn it is */
+	struct base_io_task guest_task;
+	bool in_background;
 	bool end_asked;
 };
 
@@ -305,6 +307,34 @@ bool guest_host_turn(struct guest_host *host)
 	return ran || posted != guest_bus.posted + guest_bus.received + guest_hv_signals();
 }
 
+static void poll_all(struct guest_host *host)
+{
+	for (uint32_t i = 0; i < guest_vcpu_count; i++) {
+		host->vcpu = i;
+		guest_hv_poll(&guest_workers[i]);
+	}
+}
+
+static void background_turn(struct base_io_task *task)
+{
+	struct guest_host *host = the;
+
+	if (!host->in_background)
+		return;
+	poll_all(host);
+	base_io_post(host->loop, task);
+}
+
+void guest_host_background(struct guest_host *host, bool on)
+{
+	host->in_background = on;
+	host->guest_task.run = background_turn;
+	if (on)
+		base_io_post(host->loop, &host->guest_task);
+	else
+		(void)base_io_loop_step(host->loop, false);
+}
+
 static void put(uint64_t offset, uint64_t value)
 {
 	the->registers[offset / 8] = value;
@@ -318,10 +348,13 @@ uint64_t guest_host_get(struct guest_host *host, uint32_t offset)
 
 void guest_host_until(struct guest_host *host, uint32_t offset, uint64_t least)
 {
-	for (uint32_t idle = 0; guest_host_get(host, offset) < least; idle++) {
+	uint64_t busy_ns = base_clock_boot_ns(&base_clock_system), now_ns;
+
+	while (guest_host_get(host, offset) < least) {
+		now_ns = base_clock_boot_ns(&base_clock_system);
 		if (guest_host_turn(host))
-			idle = 0;
-		if (idle == IDLE_TURNS)
+			busy_ns = now_ns;
+		else if (now_ns - busy_ns > ASLEEP_NS)
 			give_up("all have gone to sleep");
 	}
 }

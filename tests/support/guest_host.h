@@ -36,6 +36,8 @@ struct base_io_loop *guest_host_loop(struct guest_host *host);
 void guest_host_boot(struct guest_host *host);
 /* One turn of everybody; whether anything happened that was not idling. */
 bool guest_host_turn(struct guest_host *host);
+/* Let the guest have its turns from the loop, while a call of the test blocks and pumps it. */
+void guest_host_background(struct guest_host *host, bool on);
 /* Turns until the register of the test page is at least @least; fails the test when all have gone
  * to sleep before. */
 void guest_host_until(struct guest_host *host, uint32_t offset, uint64_t least);
