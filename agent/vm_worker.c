@@ -83,8 +83,15 @@ static int join_loop(struct vm_worker *worker, struct base_error *err)
 static int start(struct vm_worker *worker, struct base_error *err)
 {
 	const struct vm_config *config = worker->config;
-	const int keep[] = { config->kvm_fd, config->leash_page_fd, config->leash_event_fd };
-	int code = vm_sandbox_begin(keep, sizeof(keep) / sizeof(keep[0]), err);
+	int keep[3 + VM_NICS_MAX * VM_NIC_QUEUES_MAX] = { config->kvm_fd, config->leash_page_fd,
+							  config->leash_event_fd };
+	size_t count = 3;
+	int code = 0;
+
+	for (uint32_t i = 0; i < config->nic_count; i++)
+		for (uint32_t j = 0; j < config->nics[i].fd_count; j++)
+			keep[count++] = config->nics[i].fds[j];
+	code = vm_sandbox_begin(keep, count, err);
 
 	if (code == 0)
 		code = take_signals(worker, err);
@@ -137,6 +144,8 @@ static int begin_running(struct vm_worker *worker, struct base_error *err)
 
 	if (code == 0 && worker->config->start == VM_START_RUNNING)
 		code = hv_machine_release(worker->machine, HV_HOLD_USER, err);
+	if (code == 0 && worker->restore_fd >= 0)
+		vm_devices_announce(worker->devices);
 	return code;
 }
 
@@ -189,6 +198,39 @@ static _Noreturn void leave(struct vm_worker *worker)
 	_exit((int)worker->exit_code);
 }
 
+/* End without touching a disk any more, as if killed, but with the sockets gone. */
+static _Noreturn void abandon(struct vm_worker *worker)
+{
+	vm_control_free(worker->control);
+	vm_console_free(worker->console);
+	base_log(BASE_LOG_NOTICE, "vm.ended", "vm=%s exit=%d", worker->config->name,
+		 (int)worker->exit_code);
+	/* safety: no vCPU runs, and the kernel drops the locks on the disks. */
+	_exit((int)worker->exit_code);
+}
+
+/*
+ * No device has a request under way any more, and the disks are somebody else's to take.  A
+ * worker whose leash is not held may not write, not even the end of a log.
+ */
+static void stop_devices(struct vm_worker *worker)
+{
+	struct base_error err = { 0 };
+
+	if (worker->machine == NULL || !vm_devices_active(worker->devices))
+		return;
+	if (!vm_worker_may_act(worker))
+		abandon(worker);
+	(void)!hv_machine_quiesce(worker->machine, HV_HOLD_USER, NULL);
+	if (vm_devices_stop(worker->devices, &err) == 0)
+		return;
+	base_log(BASE_LOG_ERR, "vm.disks-not-closed", "vm=%s why=%s", worker->config->name,
+		 base_log_str(err.text));
+	if (worker->exit_code == VM_EXIT_DONE)
+		worker->exit_code = VM_EXIT_FAILED;
+	abandon(worker);
+}
+
 /* The reverse of the start.  vCPUs end first, so that the console's last bytes are there. */
 static void release(struct vm_worker *worker)
 {
@@ -196,9 +238,13 @@ static void release(struct vm_worker *worker)
 	vm_worker_jobs_done(worker);
 	if (worker->machine != NULL)
 		(void)!hv_machine_hold(worker->machine, HV_HOLD_USER, NULL);
-	/* safety: the leash goes after the last vCPU stood still, never before. */
+	stop_devices(worker);
+	/* safety: the leash goes after the last vCPU stood still and the last disk was handed back,
+	 * never before. */
 	base_leash_free(worker->leash);
+	atomic_store(&worker->leash, NULL);
 	hv_machine_free(worker->machine);
+	vm_devices_free(worker->devices);
 	if (worker->running)
 		vm_console_finish(worker->console);
 	vm_control_free(worker->control);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "agent/vm_worker_priv.h"
+#include "hypervisor/storvsp/storvsp.h"
 
 /* Pass a command on to the job thread; the job's end answers it. */
 static int as_job(struct vm_worker *worker, const struct vm_job *kind, const struct vm_call *call,
@@ -166,6 +167,72 @@ HANDLER(handle_console_in)
 	return 0;
 }
 
+HANDLER(handle_devices)
+{
+	(void)ret_result;
+	return as_job(context, &vm_job_devices, call, request, err);
+}
+
+HANDLER(handle_dump)
+{
+	(void)ret_result;
+	return as_job(context, &vm_job_dump, call, request, err);
+}
+
+HANDLER(handle_disk_add)
+{
+	const char *text = request->args[0].text;
+	struct vm_job job = vm_job_disk_add;
+	int code = vm_config_disk("command 'disk-add'", text, strlen(text), &job.disk, err);
+
+	(void)ret_result;
+	return code < 0 ? code : as_job(context, &job, call, request, err);
+}
+
+/* Where a disk is: arguments lun and controller come first. */
+static int check_lun(const struct vm_request *request, struct base_error *err)
+{
+	if (request->args[0].number >= STORVSP_LUNS)
+		return base_fail(err, -EINVAL, "argument 'lun': expected 0 to %u",
+				 STORVSP_LUNS - 1);
+	if (request->args[1].number >= VM_CONTROLLERS)
+		return base_fail(err, -EINVAL, "argument 'controller': expected 0 to %u",
+				 VM_CONTROLLERS - 1);
+	return 0;
+}
+
+HANDLER(handle_disk_remove)
+{
+	int code = check_lun(request, err);
+
+	(void)ret_result;
+	return code < 0 ? code : as_job(context, &vm_job_disk_remove, call, request, err);
+}
+
+HANDLER(handle_medium)
+{
+	int code = check_lun(request, err);
+
+	(void)ret_result;
+	return code < 0 ? code : as_job(context, &vm_job_medium, call, request, err);
+}
+
+HANDLER(handle_disk_resize)
+{
+	int code = check_lun(request, err);
+
+	(void)ret_result;
+	return code < 0 ? code : as_job(context, &vm_job_disk_resize, call, request, err);
+}
+
+HANDLER(handle_link)
+{
+	(void)ret_result;
+	if (request->args[0].number >= VM_NICS_MAX)
+		return base_fail(err, -EINVAL, "argument 'nic': expected 0 to %u", VM_NICS_MAX - 1);
+	return as_job(context, &vm_job_link, call, request, err);
+}
+
 static int check_register(const struct vm_worker *worker, const struct vm_request *request,
 			  struct base_error *err)
 {
@@ -199,6 +266,12 @@ HANDLER(handle_test_set)
 		}                                                                                  \
 	}
 
+#define LUN_ARGS                                                                                   \
+	{ "lun", VM_ARG_NUMBER, true },                                                            \
+	{                                                                                          \
+		"controller", VM_ARG_NUMBER, false                                                 \
+	}
+
 const struct vm_command vm_worker_commands[] = {
 	{ .spec = { "status", NO_ARGS }, .handle = handle_status },
 	{ .spec = { "pause", NO_ARGS }, .handle = handle_pause },
@@ -212,6 +285,16 @@ const struct vm_command vm_worker_commands[] = {
 	{ .spec = { "subscribe", NO_ARGS }, .handle = handle_subscribe },
 	{ .spec = { "console-in", { { "text", VM_ARG_BYTES, true } } },
 	  .handle = handle_console_in },
+	{ .spec = { "devices", NO_ARGS }, .handle = handle_devices },
+	{ .spec = { "dump", NO_ARGS }, .handle = handle_dump },
+	{ .spec = { "disk-add", { { "disk", VM_ARG_TEXT, true } } }, .handle = handle_disk_add },
+	{ .spec = { "disk-remove", { LUN_ARGS } }, .handle = handle_disk_remove },
+	{ .spec = { "medium", { LUN_ARGS, { "path", VM_ARG_TEXT, false } } },
+	  .handle = handle_medium },
+	{ .spec = { "disk-resize", { LUN_ARGS, { "size", VM_ARG_NUMBER, true } } },
+	  .handle = handle_disk_resize },
+	{ .spec = { "link", { { "nic", VM_ARG_NUMBER, true }, { "up", VM_ARG_SWITCH, true } } },
+	  .handle = handle_link },
 	{ .spec = { "test-get", { { "reg", VM_ARG_NUMBER, true } } }, .handle = handle_test_get },
 	{ .spec = { "test-set",
 		    { { "reg", VM_ARG_NUMBER, true }, { "value", VM_ARG_NUMBER, true } } },

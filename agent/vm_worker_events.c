@@ -134,10 +134,15 @@ static void read_news(void *context)
 		enum vm_news news;
 		void (*handle)(struct vm_worker *worker);
 	} handlers[] = {
-		{ VM_NEWS_FROZEN, on_frozen },   { VM_NEWS_STALE, on_stale },
-		{ VM_NEWS_CRASHED, on_crashed }, { VM_NEWS_POWER_OFF, on_power_off },
-		{ VM_NEWS_RESET, on_reset },     { VM_NEWS_THAWED, on_thawed },
-		{ VM_NEWS_JOB, on_job },         { VM_NEWS_ROOM, on_room },
+		{ VM_NEWS_FROZEN, on_frozen },
+		{ VM_NEWS_STALE, on_stale },
+		{ VM_NEWS_CRASHED, on_crashed },
+		{ VM_NEWS_POWER_OFF, on_power_off },
+		{ VM_NEWS_RESET, on_reset },
+		{ VM_NEWS_THAWED, on_thawed },
+		{ VM_NEWS_JOB, on_job },
+		{ VM_NEWS_ROOM, on_room },
+		{ VM_NEWS_DEVICE, vm_worker_device_news },
 	};
 	struct vm_worker *worker = context;
 	unsigned int news = atomic_exchange(&worker->news, 0);
@@ -201,8 +206,8 @@ static void machine_console_room(void *context)
 	vm_worker_tell(context, VM_NEWS_ROOM);
 }
 
-/* vCPU and job threads. */
-static bool machine_may_act(void *context)
+/* vCPU, job and I/O threads. */
+bool vm_worker_may_act(void *context)
 {
 	struct vm_worker *worker = context;
 	const struct base_leash *leash = atomic_load(&worker->leash);
@@ -214,7 +219,7 @@ const struct hv_machine_ops vm_worker_machine_ops = {
 	.event = machine_event,
 	.console_out = machine_console_out,
 	.console_room = machine_console_room,
-	.may_act = machine_may_act,
+	.may_act = vm_worker_may_act,
 };
 
 /* --- the console's --- */

@@ -160,9 +160,18 @@ const struct vm_job vm_job_resume = { .run = run_resume, .done = done_resume };
 /* Arguments of save: file, go_on. */
 static int run_save(struct vm_job *job, struct base_error *err)
 {
-	return hv_machine_save(job->worker->machine, job->worker->state_dir_fd,
-			       job->request.args[0].text, job->request.args[1].flag, &job->report,
-			       err);
+	struct vm_worker *worker = job->worker;
+	bool go_on = job->request.args[1].flag;
+	struct base_error why = { 0 };
+	int code = hv_machine_save(worker->machine, worker->state_dir_fd, job->request.args[0].text,
+				   go_on, &job->report, err);
+
+	/* The machine is the file's from here on, and so are its disks.  They were flushed before
+	 * the file was written: what this may fail at is nothing that the guest knows of. */
+	if (code == 0 && !go_on && vm_devices_stop(worker->devices, &why) < 0)
+		base_log(BASE_LOG_WARNING, "vm.disks-not-closed", "vm=%s why=%s",
+			 worker->config->name, base_log_str(why.text));
+	return code;
 }
 
 /* Not done, or not known to be: then the machine stands still until somebody decides. */

@@ -18,6 +18,7 @@
 #include "agent/vm_config.h"
 #include "agent/vm_console.h"
 #include "agent/vm_control.h"
+#include "agent/vm_devices.h"
 #include "agent/vm_exit.h"
 #include "agent/vm_sandbox.h"
 #include "base/leash.h"
@@ -35,6 +36,7 @@ enum vm_news {
 	VM_NEWS_FROZEN = 1 << 5,
 	VM_NEWS_THAWED = 1 << 6,
 	VM_NEWS_STALE = 1 << 7,
+	VM_NEWS_DEVICE = 1 << 8, /* vm_devices_event() */
 };
 
 struct vm_worker;
@@ -53,6 +55,8 @@ struct vm_job {
 	struct base_error err;
 	uint64_t value;               /* what run() found out */
 	struct hv_save_report report; /* likewise, of a save */
+	struct vm_disk_config disk;   /* disk-add: what is added */
+	json_t *result;               /* of the devices' commands: for the answer */
 };
 
 struct vm_worker {
@@ -73,6 +77,7 @@ struct vm_worker {
 	struct base_loop_timer *quit_timer;
 	struct base_pool *jobs; /* one thread */
 	struct hv_machine *machine;
+	struct vm_devices *devices;
 	struct base_leash *_Atomic leash; /* vCPUs and saves ask it; NULL until it is there */
 	struct vm_console *console;
 	struct vm_control *control; /* NULL when not asked for */
@@ -136,6 +141,18 @@ extern const struct vm_job vm_job_power_button;
 extern const struct vm_job vm_job_test_get;
 extern const struct vm_job vm_job_test_set;
 
+/* --- vm_worker_devices.c --- */
+
+extern const struct vm_job vm_job_devices;
+extern const struct vm_job vm_job_dump;
+extern const struct vm_job vm_job_disk_add;
+extern const struct vm_job vm_job_disk_remove;
+extern const struct vm_job vm_job_medium;
+extern const struct vm_job vm_job_disk_resize;
+extern const struct vm_job vm_job_link;
+/* News VM_NEWS_DEVICE has come. */
+void vm_worker_device_news(struct vm_worker *worker);
+
 /* --- vm_worker_events.c --- */
 
 extern const struct hv_machine_ops vm_worker_machine_ops; /* context: the worker */
@@ -146,6 +163,9 @@ void vm_worker_leash_changed(void *context, enum base_leash_state state);
 void vm_worker_tell(struct vm_worker *worker, enum vm_news news);
 /* An event to the subscribers.  @fields is taken, may be NULL. */
 void vm_worker_event(struct vm_worker *worker, const char *event, json_t *fields);
+
+/* Any thread: may a disk or a network card act?  context: the worker. */
+bool vm_worker_may_act(void *context);
 
 /* Half a machine is left: say so, and end. */
 void vm_worker_reset_failed(struct vm_worker *worker, const char *by, const struct base_error *err);

@@ -114,6 +114,23 @@ static int open_files(struct vm_worker *worker, struct base_error *err)
 		       : 0;
 }
 
+static void device_news(void *context)
+{
+	vm_worker_tell(context, VM_NEWS_DEVICE);
+}
+
+static int open_devices(struct vm_worker *worker, struct base_error *err)
+{
+	struct vm_devices_options options = {
+		.config = worker->config,
+		.may_submit = vm_worker_may_act,
+		.news = device_news,
+		.context = worker,
+	};
+
+	return vm_devices_open(&options, &worker->devices, err);
+}
+
 int vm_worker_open(struct vm_worker *worker, struct base_error *err)
 {
 	const struct vm_config *config = worker->config;
@@ -130,6 +147,8 @@ int vm_worker_open(struct vm_worker *worker, struct base_error *err)
 		code = vm_console_new(&config->console, &worker->console, err);
 	if (code == 0 && worker->state_dir_fd >= 0)
 		code = sweep_state_dir(worker, err);
+	if (code == 0)
+		code = open_devices(worker, err);
 	return code;
 }
 
@@ -171,9 +190,11 @@ int vm_worker_make(struct vm_worker *worker, struct base_error *err)
 
 int vm_worker_lock_down(struct vm_worker *worker, struct base_error *err)
 {
+	int store_fds[VM_STORES_MAX + VM_DISKS_MAX];
 	struct vm_sandbox_spec spec = {
 		.state_dir_fd = worker->state_dir_fd,
 		.directory_fds = { -1, -1, -1, -1 },
+		.store_fds = store_fds,
 	};
 
 	if (worker->config->sandbox == VM_SWITCH_OFF) {
@@ -182,6 +203,11 @@ int vm_worker_lock_down(struct vm_worker *worker, struct base_error *err)
 	}
 	if (worker->control != NULL)
 		spec.directory_fds[0] = vm_control_directory_fd(worker->control);
+	while (vm_devices_store_fd(worker->devices, (uint32_t)spec.store_count) >= 0) {
+		store_fds[spec.store_count] =
+			vm_devices_store_fd(worker->devices, (uint32_t)spec.store_count);
+		spec.store_count++;
+	}
 	spec.directory_fds[1] = vm_console_directory_fd(worker->console);
 	return vm_sandbox_enter(&spec, &worker->sandbox, err);
 }
@@ -203,13 +229,16 @@ int vm_worker_load_begin(struct vm_worker *worker, struct base_error *err)
 int vm_worker_load(struct vm_worker *worker, struct base_error *err)
 {
 	const struct vm_config *config = worker->config;
-	int code = 0;
+	int code = vm_devices_make(worker->devices, worker->machine, worker->restore_fd >= 0, err);
 
+	if (code < 0)
+		return code;
 	if (worker->restore_fd < 0)
 		return hv_machine_boot(worker->machine, err);
 	code = hv_machine_restore(worker->machine, worker->restore_fd,
 				  config->restore_force_tsc == VM_SWITCH_ON, err);
 	if (code < 0)
 		return base_fail_within(err, code, "key 'restore': value '%s'", config->restore);
-	return 0;
+	/* The saved machine's devices have done that, unless it had none. */
+	return vm_devices_activate(worker->devices, err);
 }

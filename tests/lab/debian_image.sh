@@ -5,6 +5,7 @@
 # configuration that Debian writes, as VHDX. Kept below build/lab/ by a hash of all that goes into it.
 #
 #   debian.vhdx         the disk: kernel linux-image-amd64, systemd, hyperv-daemons
+#   kernel, initrd      those on the disk, for whoever boots them from outside
 #   cloud-*             kernel and initrd of linux-image-cloud-amd64, for the same root
 #   installer-*         kernel and initrd of debian-installer-12-netboot-amd64
 #   cmdline             the root that the disk's own boot entry names
@@ -114,6 +115,8 @@ fetch_installer
 mv "$root"/boot/vmlinuz-*-cloud-amd64 "$work/out/cloud-kernel"
 mv "$root"/boot/initrd.img-*-cloud-amd64 "$work/out/cloud-initrd"
 rm -f "$root"/boot/*-cloud-amd64 "$root"/vmlinuz* "$root"/initrd.img*
+cp "$root"/boot/vmlinuz-* "$work/out/kernel"
+cp "$root"/boot/initrd.img-* "$work/out/initrd"
 configure_root
 write_grub_config
 sed -n '/^[[:space:]]*linux[[:space:]]/{s/^[[:space:]]*linux[[:space:]]\+[^ ]* *//p;q}' "$root/boot/grub/grub.cfg" >"$work/out/cmdline"

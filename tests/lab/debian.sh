@@ -1,0 +1,34 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# debian.sh [ROUNDS [VCPUS...]]: unmodified Debian 12 under godwit-vm in a lab node: boots from a VHDX on
+# the storage service, network on the network service, save and restore under verified load, shutdown
+# from outside, ROUNDS boots (3) with each number of VCPUS (1 2 4); the cloud kernel and the installer.
+# GODWIT_VM and GODWIT name the binaries. Exit 0 ok, 77 cannot run here, else a failure.
+set -u
+# shellcheck source=lab_lib.sh source-path=SCRIPTDIR
+. "$(dirname "$(readlink -f "$0")")/lab_lib.sh"
+GODWIT_VM=$(readlink -f "${GODWIT_VM:-/nonexistent}")
+GODWIT=$(readlink -f "${GODWIT:-$(dirname "$GODWIT_VM")/godwit}")
+export GODWIT_VM GODWIT
+
+if [[ -n ${LAB_NODE:-} ]]; then
+	exec python3 "$LAB_TESTS/debian.py" "$@"
+fi
+lab_or_skip
+while read -r program package; do
+	command -v "$program" >/dev/null && continue
+	echo "skipped: no $program: install the Debian package $package"
+	exit 77
+done <<-'P'
+	mmdebstrap mmdebstrap
+	sfdisk fdisk
+	mke2fs e2fsprogs
+P
+[[ -x $GODWIT_VM && -x $GODWIT ]] || { echo "skipped: no godwit-vm at '$GODWIT_VM'"; exit 77; }
+DEBIAN_IMAGE=$("$LAB_TESTS/debian_image.sh" "$GODWIT") || { fail debian-image "cannot be made"; exit 1; }
+export DEBIAN_IMAGE
+rounds=${1:-3}
+shift
+exec "$LAB" run --mem 2560 --smp "${DEBIAN_SMP:-1}" --lans 0 --module kvm_amd --module tun --module bridge \
+	--timeout "${DEBIAN_TIMEOUT:-1500}" --env GODWIT_VM --env GODWIT --env DEBIAN_IMAGE --env DEBIAN_ONLY \
+	-- "$LAB_TESTS/debian.sh" "$rounds" "$@"
