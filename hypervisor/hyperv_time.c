@@ -94,8 +94,10 @@ void hv_hyperv_set_clock(struct hv_hyperv *hyperv, const struct hv_hyperv_clock 
 		page = hyperv->regs.reference_tsc;
 	}
 	BASE_LOCKED(&hyperv->clock_lock);
+#ifndef GODWIT_MUTANT_HYPERV_TIME_FLOOR
 	if (reference < reference_locked(hyperv))
 		reference = reference_locked(hyperv);
+#endif
 	hyperv->clock = *clock;
 	hyperv->clock_reference = reference;
 	hyperv->scale = 0;
