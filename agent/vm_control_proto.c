@@ -210,6 +210,7 @@ const char *vm_error_name(int code)
 		{ -ERANGE, "ERANGE" },       { -EBUSY, "EBUSY" },
 		{ -EROFS, "EROFS" },         { -EDQUOT, "EDQUOT" },
 		{ -EFBIG, "EFBIG" },         { -ENAMETOOLONG, "ENAMETOOLONG" },
+		{ -ENOTCONN, "ENOTCONN" },
 	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)

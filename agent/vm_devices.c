@@ -176,6 +176,8 @@ int vm_devices_make(struct vm_devices *devices, struct hv_machine *machine, bool
 	if (code == 0)
 		code = vm_devices_make_nics(devices, err);
 	if (code == 0)
+		code = vm_devices_make_ic(devices, err);
+	if (code == 0)
 		code = hv_machine_add_service(machine, &last_ops, devices, err);
 	if (code == 0 && devices->config->kernel[0] == '\0' && devices->config->disk_count > 0)
 		hv_machine_on_load(machine, vm_devices_load_kernel, devices);
@@ -189,6 +191,7 @@ void vm_devices_free(struct vm_devices *devices)
 	vm_devices_close_nics(devices);
 	for (uint32_t i = 0; i < VM_CONTROLLERS; i++)
 		storvsp_free(devices->controllers[i]);
+	ic_free(devices->ic);
 	vmbus_free(devices->bus);
 	vm_devices_close_disks(devices);
 	vm_devices_close_stores(devices);

@@ -31,6 +31,8 @@ enum vm_device_event_kind {
 	VM_DEVICE_DISK_UNSTALLED, /* and go on */
 	VM_DEVICE_DISK_FAILED,    /* the image refuses writes from now on: @text */
 	VM_DEVICE_DISK_STORE,     /* the store's state: @text, "" for the normal path */
+	VM_DEVICE_HEARTBEAT,      /* the guest's: @text none, ok, lost */
+	VM_DEVICE_GUEST_INFO,     /* what the guest tells of itself has changed */
 	VM_DEVICE_EVENTS
 };
 
@@ -105,6 +107,25 @@ BASE_MUST_CHECK int vm_devices_link(struct vm_devices *devices, uint32_t index, 
 				    struct base_error *err);
 /* The guest is somewhere else or back: the network learns where it is. */
 void vm_devices_announce(struct vm_devices *devices);
+
+/* --- what is asked of the guest --- */
+
+/* Whether the vCPUs run: no hold.  Any thread but an I/O loop. */
+void vm_devices_running(struct vm_devices *devices, bool running);
+/* By the integration service; to power off without one, by the power button (@ret_by_button).
+ * Errors of ic_shutdown(). */
+#define VM_SHUTDOWN_TIMEOUT_MS 10000u
+BASE_MUST_CHECK int vm_devices_shutdown(struct vm_devices *devices, bool restart, bool force,
+					bool *ret_by_button, struct base_error *err);
+void vm_devices_time_sync(struct vm_devices *devices);
+/* A checkpoint of each disk that can be written, as NAME-CONTROLLER-LUN.vhdx beside its image, with
+ * the guest's file systems frozen where it can: {"consistent":, "why":, "disks":[]}.  Errors of
+ * disk_checkpoint(): disks before the one that failed have theirs. */
+#define VM_FREEZE_TIMEOUT_MS 30000u
+BASE_MUST_CHECK int vm_devices_checkpoint(struct vm_devices *devices, const char *name,
+					  json_t **ret_result, struct base_error *err);
+/* Heartbeat, services, and what the guest told of itself; NULL no memory. */
+json_t *vm_devices_guest_json(struct vm_devices *devices);
 
 /* What there is and how it does: {"bus":{}, "disks":[], "nics":[]}; NULL no memory. */
 json_t *vm_devices_json(struct vm_devices *devices);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The devices' object, for the files that make it up: vm_devices.c (life), _open.c (threads
- * and stores), _disk.c (disks and their controllers), _net.c (network cards), _boot.c (the kernel
- * on a disk), _status.c (what they tell).
+ * and stores), _disk.c (disks and their controllers), _net.c (network cards), _ic.c (what is
+ * asked of the guest), _boot.c (the kernel on a disk), _status.c (what they tell).
  */
 #ifndef AGENT_VM_DEVICES_PRIV_H
 #define AGENT_VM_DEVICES_PRIV_H
@@ -12,6 +12,7 @@
 
 #include "agent/vm_devices.h"
 #include "hypervisor/disk/disk.h"
+#include "hypervisor/ic/ic.h"
 #include "hypervisor/netvsp/netvsp.h"
 #include "hypervisor/storvsp/storvsp.h"
 #include "hypervisor/vmbus/vmbus.h"
@@ -64,6 +65,7 @@ struct vm_devices {
 	struct vm_place places[VM_DISKS_MAX]; /* of the configured disks */
 
 	struct vmbus *bus;
+	struct ic_set *ic;
 	struct storvsp *controllers[VM_CONTROLLERS];
 	struct vm_disk *disks[VM_DISKS_MAX];
 	uint32_t disk_count;
@@ -116,6 +118,10 @@ struct vm_disk *vm_devices_boot_disk(struct vm_devices *devices);
 BASE_MUST_CHECK int vm_devices_open_nics(struct vm_devices *devices, struct base_error *err);
 BASE_MUST_CHECK int vm_devices_make_nics(struct vm_devices *devices, struct base_error *err);
 void vm_devices_close_nics(struct vm_devices *devices);
+
+/* --- vm_devices_ic.c --- */
+
+BASE_MUST_CHECK int vm_devices_make_ic(struct vm_devices *devices, struct base_error *err);
 
 /* --- vm_devices_boot.c --- */
 

@@ -144,6 +144,7 @@ static int begin_running(struct vm_worker *worker, struct base_error *err)
 
 	if (code == 0 && worker->config->start == VM_START_RUNNING)
 		code = hv_machine_release(worker->machine, HV_HOLD_USER, err);
+	vm_worker_running(worker);
 	if (code == 0 && worker->restore_fd >= 0)
 		vm_devices_announce(worker->devices);
 	return code;

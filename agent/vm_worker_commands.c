@@ -167,6 +167,30 @@ HANDLER(handle_console_in)
 	return 0;
 }
 
+HANDLER(handle_guest)
+{
+	(void)ret_result;
+	return as_job(context, &vm_job_guest, call, request, err);
+}
+
+HANDLER(handle_shutdown)
+{
+	(void)ret_result;
+	return as_job(context, &vm_job_shutdown, call, request, err);
+}
+
+HANDLER(handle_time_sync)
+{
+	(void)ret_result;
+	return as_job(context, &vm_job_time_sync, call, request, err);
+}
+
+HANDLER(handle_checkpoint)
+{
+	(void)ret_result;
+	return as_job(context, &vm_job_checkpoint, call, request, err);
+}
+
 HANDLER(handle_devices)
 {
 	(void)ret_result;
@@ -285,6 +309,13 @@ const struct vm_command vm_worker_commands[] = {
 	{ .spec = { "subscribe", NO_ARGS }, .handle = handle_subscribe },
 	{ .spec = { "console-in", { { "text", VM_ARG_BYTES, true } } },
 	  .handle = handle_console_in },
+	{ .spec = { "guest", NO_ARGS }, .handle = handle_guest },
+	{ .spec = { "shutdown",
+		    { { "restart", VM_ARG_SWITCH, false }, { "force", VM_ARG_SWITCH, false } } },
+	  .handle = handle_shutdown },
+	{ .spec = { "time-sync", NO_ARGS }, .handle = handle_time_sync },
+	{ .spec = { "checkpoint", { { "name", VM_ARG_TEXT, true } } },
+	  .handle = handle_checkpoint },
 	{ .spec = { "devices", NO_ARGS }, .handle = handle_devices },
 	{ .spec = { "dump", NO_ARGS }, .handle = handle_dump },
 	{ .spec = { "disk-add", { { "disk", VM_ARG_TEXT, true } } }, .handle = handle_disk_add },

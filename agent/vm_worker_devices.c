@@ -44,8 +44,15 @@ void vm_worker_device_news(struct vm_worker *worker)
 {
 	struct vm_device_event event;
 
-	while (vm_devices_event(worker->devices, &event))
-		disk_news(worker, &event);
+	while (vm_devices_event(worker->devices, &event)) {
+		if (event.kind == VM_DEVICE_HEARTBEAT)
+			vm_worker_event(worker, "heartbeat",
+					json_pack("{s:s}", "state", event.text));
+		else if (event.kind == VM_DEVICE_GUEST_INFO)
+			vm_worker_event(worker, "guest-info", NULL);
+		else
+			disk_news(worker, &event);
+	}
 }
 
 /* --- jobs --- */

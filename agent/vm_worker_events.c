@@ -80,12 +80,16 @@ static void on_crashed(struct vm_worker *worker)
 static void on_frozen(struct vm_worker *worker)
 {
 	base_log(BASE_LOG_WARNING, "vm.frozen", "vm=%s", worker->config->name);
+	if (!worker->loading)
+		vm_worker_running(worker);
 	vm_worker_event(worker, "frozen", NULL);
 }
 
 static void on_thawed(struct vm_worker *worker)
 {
 	base_log(BASE_LOG_NOTICE, "vm.thawed", "vm=%s", worker->config->name);
+	if (!worker->loading)
+		vm_worker_running(worker);
 	vm_worker_event(worker, "thawed", NULL);
 }
 

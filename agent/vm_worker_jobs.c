@@ -122,7 +122,10 @@ const struct vm_job vm_job_load = { .run = run_load, .done = done_load };
 
 static int run_pause(struct vm_job *job, struct base_error *err)
 {
-	return hv_machine_hold(job->worker->machine, HV_HOLD_USER, err);
+	int code = hv_machine_hold(job->worker->machine, HV_HOLD_USER, err);
+
+	vm_worker_running(job->worker);
+	return code;
 }
 
 static void done_pause(struct vm_job *job, json_t **ret_result)
@@ -143,7 +146,10 @@ const struct vm_job vm_job_pause = { .run = run_pause, .done = done_pause };
 
 static int run_resume(struct vm_job *job, struct base_error *err)
 {
-	return hv_machine_release(job->worker->machine, HV_HOLD_USER, err);
+	int code = hv_machine_release(job->worker->machine, HV_HOLD_USER, err);
+
+	vm_worker_running(job->worker);
+	return code;
 }
 
 static void done_resume(struct vm_job *job, json_t **ret_result)

@@ -153,6 +153,15 @@ extern const struct vm_job vm_job_link;
 /* News VM_NEWS_DEVICE has come. */
 void vm_worker_device_news(struct vm_worker *worker);
 
+/* --- vm_worker_guest.c --- */
+
+extern const struct vm_job vm_job_guest;
+extern const struct vm_job vm_job_shutdown;
+extern const struct vm_job vm_job_time_sync;
+extern const struct vm_job vm_job_checkpoint;
+/* Holds have changed: the guest's silence counts, or does not. */
+void vm_worker_running(struct vm_worker *worker);
+
 /* --- vm_worker_events.c --- */
 
 extern const struct hv_machine_ops vm_worker_machine_ops; /* context: the worker */
