@@ -411,6 +411,13 @@ static void on_released(struct vmbus *bus, uint32_t relid)
 {
 	struct vmbus_channel *channel = known_channel(bus, relid);
 
+	/* Linux lets go of the sub-channels with their primary one, without being asked to: for the
+	 * guest they are as if never offered, until their device retracts them. */
+	if (channel != NULL && !channel->rescinded && channel->sub_index != 0 &&
+	    !channel->guest_open) {
+		channel->known = false;
+		return;
+	}
 	if (channel == NULL || !channel->rescinded) {
 		vmbus_refuse(bus, "relid-released", "relid=%" PRIu32, relid);
 		return;

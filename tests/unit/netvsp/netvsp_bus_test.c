@@ -199,7 +199,8 @@ static void set_up(struct rig *rig)
 	cr_assert_eq(base_get_le32(packet.bytes + 20), RECEIVE_PAGES * 4096 / 1728);
 	cr_assert_eq(base_get_le32(ask(rig, 104, send_id, 0).bytes + 4), 1);
 	cr_assert_eq(request(rig, 2, 0, 0), 0);
-	cr_assert_eq(request(rig, 5, 0x0001010E, 0x0D), 0);
+	/* A TAP device is full of the kernel's own multicast. */
+	cr_assert_eq(request(rig, 5, 0x0001010E, rig->wire < 0 ? 0x01 : 0x0D), 0);
 }
 
 static uint32_t frame_make(uint8_t *to, uint32_t payload_bytes)
@@ -283,17 +284,18 @@ Test(netvsp_bus, a_second_queue_comes_and_goes)
 	uint32_t size = frame_make(bytes, 100);
 
 	vmbus_guest_connect(rig->guest);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		open_card(rig);
 		set_up(rig);
 		add_queue(rig, &sub);
 		cr_assert_eq(send_rndis(rig, &sub, false, bytes, size), 1);
 		cr_assert_eq(read(rig->wire, bytes + 1024, 1024), 12 + 114);
-		/* As Linux: sub-channels first, and their numbers with them. */
 		vmbus_guest_close(&sub);
+		if (i == 1) /* as Linux: their numbers with them, before it is asked to */
+			vmbus_guest_release_relid(rig->guest, sub.relid);
 		vmbus_guest_close(&rig->primary);
 		vmbus_guest_run(rig->guest);
-		if (vmbus_guest_rescinded(rig->guest) == sub.relid)
+		if (i != 1 && vmbus_guest_rescinded(rig->guest) == sub.relid)
 			vmbus_guest_release_relid(rig->guest, sub.relid);
 		vmbus_guest_run(rig->guest);
 	}
