@@ -350,7 +350,7 @@ int vmbus_gpadl_ref(struct vmbus_channel *channel, uint32_t gpadl_id,
 	BASE_LOCKED(&bus->lock);
 
 	gpadl = vmbus_find_gpadl(bus, gpadl_id);
-	if (gpadl == NULL || !gpadl->whole || gpadl->tearing || gpadl->relid != channel->relid)
+	if (gpadl == NULL || !gpadl->usable || gpadl->tearing || gpadl->relid != channel->relid)
 		return -ENOENT;
 	vmbus_gpadl_hold(gpadl);
 	*ret_gpadl = gpadl;

@@ -61,6 +61,7 @@ void vmbus_link_gpadl(struct vmbus *bus, struct vmbus_gpadl *gpadl)
 
 	gpadl->unused = vmbus_gpadl_unused;
 	gpadl->context = bus;
+	gpadl->usable = gpadl->whole;
 	gpadl->next = bus->gpadls;
 	bus->gpadls = gpadl;
 	bus->gpadl_count++;
@@ -144,6 +145,11 @@ static void gpadl_add(struct vmbus *bus, struct vmbus_gpadl *gpadl, const uint8_
 
 	if (r == 0)
 		return;
+	if (r > 0) {
+		BASE_LOCKED(&bus->lock);
+
+		gpadl->usable = true;
+	}
 	answer_gpadl(bus, gpadl->relid, gpadl->id, r > 0 ? VMBUS_STATUS_OK : VMBUS_STATUS_FAILED);
 	if (r > 0)
 		return;
@@ -307,7 +313,11 @@ void vmbus_rescind(struct vmbus_channel *channel)
 
 	if (channel->retracted)
 		return;
-	channel->retracted = true;
+	{
+		BASE_LOCKED(&channel->bus->lock); /* whoever offers looks at it */
+
+		channel->retracted = true;
+	}
 	if (channel->known && !channel->rescinded) {
 		channel->rescinded = true;
 		vmbus_put_number(&message, VMBUS_MSG_RESCIND, channel->relid);

@@ -59,7 +59,13 @@ static void dump_bus(void *context)
 {
 	const struct dump *dump = context;
 	struct vmbus *bus = dump->bus;
+	uint32_t in_count = 0;
 
+	{
+		BASE_LOCKED(&bus->lock);
+
+		in_count = bus->in_count;
+	}
 	fprintf(dump->out,
 		"vmbus: connected=%d version=0x%" PRIx32 " vp=%" PRIu32
 		" resetting=%d offers=%d quiet=%d in=%" PRIu32 " out=%" PRIu32 " opening=%" PRIu32
@@ -68,7 +74,7 @@ static void dump_bus(void *context)
 		"\n",
 		bus->connected ? 1 : 0, bus->contact.version, bus->contact.vp,
 		bus->resetting ? 1 : 0, bus->offers_requested ? 1 : 0,
-		atomic_load(&bus->quiet) ? 1 : 0, bus->in_count, bus->out_count, bus->hop_count,
+		atomic_load(&bus->quiet) ? 1 : 0, in_count, bus->out_count, bus->hop_count,
 		bus->close_count, bus->channel_count, bus->gpadl_count, bus->gpadl_pages,
 		atomic_load(&bus->message_count), atomic_load(&bus->signal_count),
 		atomic_load(&bus->interrupt_count), atomic_load(&bus->refused_count));

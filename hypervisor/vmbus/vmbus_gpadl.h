@@ -55,6 +55,7 @@ struct vmbus_gpadl {
 	uint32_t page_count;
 
 	/* The bus's. */
+	bool usable;        /* bus->lock: whole, and devices may have it */
 	bool tearing;       /* the guest wants it back */
 	bool announce;      /* and is told when it has it */
 	bool saved_tearing; /* of a saved state: the bus lets go of it at resume */

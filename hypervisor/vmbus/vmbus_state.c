@@ -70,7 +70,6 @@ static int quiesce(void *service, struct base_error *err)
 	atomic_store(&bus->quiet, true);
 	base_io_call(bus->loop, quiesce_call, bus);
 	base_io_wait(bus->loop, &bus->settled);
-	bus->settled_wanted = false;
 	vmbus_settle_all(bus); /* a ready() that was running has ended; closing() has come */
 	vmbus_settle_all(bus);
 	return 0;
@@ -81,6 +80,7 @@ static void resume_call(void *context)
 	struct vmbus *bus = context;
 	struct vmbus_channel *next = NULL;
 
+	bus->settled_wanted = false;
 	for (struct vmbus_gpadl *gpadl = bus->gpadls; gpadl != NULL; gpadl = gpadl->next)
 		if (gpadl->saved_tearing) {
 			gpadl->saved_tearing = false;
