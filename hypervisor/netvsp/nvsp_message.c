@@ -164,7 +164,8 @@ void nvsp_indirection_table(uint8_t to[NVSP_TABLE_MESSAGE_BYTES], uint32_t queue
 	/* Behind the largest plain message: guests of up to version 6 look there whatever
 	 * we say here. */
 	base_write_le32(&out, NVSP_MESSAGE_BYTES);
-	out = base_writer_over(to + NVSP_MESSAGE_BYTES, 4 * NVSP_TABLE_ENTRIES);
+	out = base_writer_over(to + NVSP_MESSAGE_BYTES,
+			       NVSP_TABLE_MESSAGE_BYTES - NVSP_MESSAGE_BYTES);
 	for (uint32_t i = 0; i < NVSP_TABLE_ENTRIES; i++)
 		base_write_le32(&out, i % queue_count);
 }
