@@ -223,9 +223,26 @@ void guest_control_ask_end(bool with_reset)
 	the->end_asked = true;
 }
 
+static void make_bus(struct guest_host *host)
+{
+	const struct vmbus_options options = { .slat = host->slat,
+					       .synic = host->synic,
+					       .loop = host->loop,
+					       .vcpu_count = (uint32_t)guest_vcpu_count,
+					       .vm_name = "test" };
+	struct base_error err = { .code = 0 };
+
+	need(vmbus_new(&options, &host->bus, &err), &err);
+}
+
+void guest_host_new_bus(struct guest_host *host)
+{
+	vmbus_free(host->bus);
+	make_bus(host);
+}
+
 struct guest_host *guest_host_new(uint32_t vcpus, const char *cmdline)
 {
-	struct vmbus_options options = { .vcpu_count = vcpus, .vm_name = "test" };
 	struct base_error err = { .code = 0 };
 	struct guest_host *host = calloc(1, sizeof(*host));
 	char word[GUEST_WORD_BYTES];
@@ -238,11 +255,8 @@ struct guest_host *guest_host_new(uint32_t vcpus, const char *cmdline)
 	need(hv_synic_new(host->slat, vcpus, &synic_ops, host, &host->synic, &err), &err);
 	need(base_io_loop_new(&(struct base_io_loop_options){ .clock = NULL }, &host->loop, &err),
 	     &err);
-	options.slat = host->slat;
-	options.synic = host->synic;
-	options.loop = host->loop;
-	need(vmbus_new(&options, &host->bus, &err), &err);
 	guest_vcpu_count = vcpus;
+	make_bus(host);
 	guest_tsc_khz = TSC_KHZ;
 	guest_region.shift = (uint64_t)hv_slat_view(host->slat, 0, GUEST_HOST_MEMORY_BYTES);
 	guest_region.pool_at = guest_region.shift + POOL_GPA;

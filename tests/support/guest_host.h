@@ -29,8 +29,9 @@ void guest_host_free(struct guest_host *host); /* devices first */
 struct vmbus *guest_host_bus(struct guest_host *host);
 struct hv_slat *guest_host_slat(struct guest_host *host);
 struct base_io_loop *guest_host_loop(struct guest_host *host);
-/* The machine's part in a reset of the guest or a change of the machine: quiesce and resume a
- * service between turns is the test's. */
+/* Another bus in place of the one of before, which is freed: a restore.  The guest and its memory
+ * stay; devices are made anew by the caller. */
+void guest_host_new_bus(struct guest_host *host);
 
 /* The guest connects: once, after the devices are on the bus. */
 void guest_host_boot(struct guest_host *host);

@@ -37,7 +37,7 @@ static void make_disk(uint64_t seed)
 	cr_assert_geq(disk_activate(disk, EPOCH, NULL, &err), 0, "%s", err.text);
 }
 
-static void start(uint32_t vcpus, const char *cmdline, uint64_t seed)
+static void add_controller(uint32_t vcpus)
 {
 	struct base_error err = { .code = 0 };
 	struct storvsp_options options = { .loop_count = 1,
@@ -46,14 +46,19 @@ static void start(uint32_t vcpus, const char *cmdline, uint64_t seed)
 					   .vm_name = "test" };
 	struct storvsp_medium medium = { .kind = STORVSP_DISK, .write_cache = true };
 
-	host = guest_host_new(vcpus, cmdline);
-	make_disk(seed);
 	options.bus = guest_host_bus(host);
 	options.slat = guest_host_slat(host);
 	options.loops[0] = guest_host_loop(host);
 	cr_assert_geq(storvsp_new(&options, &scsi, &err), 0, "%s", err.text);
 	medium.disk = disk;
 	cr_assert_geq(storvsp_attach(scsi, 0, &medium, &err), 0, "%s", err.text);
+}
+
+static void start(uint32_t vcpus, const char *cmdline, uint64_t seed)
+{
+	host = guest_host_new(vcpus, cmdline);
+	make_disk(seed);
+	add_controller(vcpus);
 	guest_host_boot(host);
 	guest_host_until(host, TESTPAGE_DISK_STATE, TESTPAGE_IO_RUNNING);
 }
@@ -136,6 +141,84 @@ Test(guest_storage, close_over_what_is_in_flight)
 Test(guest_storage, close_and_open_again_with_sub_channels)
 {
 	reopens(3, 0);
+}
+
+#define SECTIONS_MAX 64u
+
+/* The sections of one service. */
+static uint32_t save_all(const struct hv_service_ops *ops, void *service,
+			 struct base_buffer sections[SECTIONS_MAX])
+{
+	uint32_t count = ops->section_count(service);
+	struct base_error err = { .code = 0 };
+
+	cr_assert_leq(count, SECTIONS_MAX);
+	for (uint32_t i = 0; i < count; i++)
+		cr_assert_geq(ops->save(service, i, &sections[i], &err), 0, "%s", err.text);
+	return count;
+}
+
+static void load_all(const struct hv_service_ops *ops, void *service,
+		     struct base_buffer sections[SECTIONS_MAX], uint32_t count)
+{
+	struct base_error err = { .code = 0 };
+
+	for (uint32_t i = 0; i < count; i++) {
+		struct base_reader in = base_reader_over(sections[i].data, sections[i].size_bytes);
+
+		cr_assert_geq(ops->load(service, i, ops->section(service, i).version, &in, &err), 0,
+			      "%s", err.text);
+		base_buffer_fini(&sections[i]);
+	}
+}
+
+/* As the machine does it: the bus first, and the last when it goes on. */
+static void save_and_restore(uint32_t vcpus)
+{
+	static struct base_buffer bus_sections[SECTIONS_MAX], scsi_sections[SECTIONS_MAX];
+	struct base_error err = { .code = 0 };
+	uint32_t bus_count, scsi_count;
+
+	memset(bus_sections, 0, sizeof(bus_sections));
+	memset(scsi_sections, 0, sizeof(scsi_sections));
+	cr_assert_geq(vmbus_service_ops.quiesce(guest_host_bus(host), &err), 0, "%s", err.text);
+	cr_assert_geq(storvsp_service_ops.quiesce(scsi, &err), 0, "%s", err.text);
+	bus_count = save_all(&vmbus_service_ops, guest_host_bus(host), bus_sections);
+	scsi_count = save_all(&storvsp_service_ops, scsi, scsi_sections);
+	storvsp_free(scsi);
+	guest_host_new_bus(host);
+	add_controller(vcpus);
+	cr_assert_geq(vmbus_service_ops.quiesce(guest_host_bus(host), &err), 0, "%s", err.text);
+	cr_assert_geq(storvsp_service_ops.quiesce(scsi, &err), 0, "%s", err.text);
+	load_all(&vmbus_service_ops, guest_host_bus(host), bus_sections, bus_count);
+	load_all(&storvsp_service_ops, scsi, scsi_sections, scsi_count);
+	cr_assert_geq(vmbus_service_ops.loaded(guest_host_bus(host), &err), 0, "%s", err.text);
+	cr_assert_geq(storvsp_service_ops.loaded(scsi, &err), 0, "%s", err.text);
+	storvsp_service_ops.resume(scsi);
+	vmbus_service_ops.resume(guest_host_bus(host));
+}
+
+static void saves(uint32_t vcpus)
+{
+	start(vcpus, "disk=stamp disk_bytes=4M disk_depth=16 disk_io=16K", vcpus);
+	for (int i = 0; i < 20; i++) {
+		uint64_t writes = guest_host_get(host, TESTPAGE_DISK_WRITES);
+
+		guest_host_until(host, TESTPAGE_DISK_WRITES, writes + 37);
+		save_and_restore(vcpus);
+	}
+	cr_assert_eq(verify(), 0);
+	stop();
+}
+
+Test(guest_storage, saved_and_restored_under_load)
+{
+	saves(1);
+}
+
+Test(guest_storage, saved_and_restored_under_load_with_sub_channels)
+{
+	saves(3);
 }
 
 /* The ledger that the guest leaves behind, against the disk itself. */
