@@ -406,5 +406,6 @@ Test(synic, nothing_is_lost_between_threads)
 	}
 	cr_assert_eq(pthread_join(thread, NULL), 0);
 	cr_assert_eq(atomic_load(&world.interrupts[0]), MANY);
+	hv_slat_window_end(&window);
 	world_fini(&world);
 }
