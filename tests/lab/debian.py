@@ -22,9 +22,9 @@ WORKER, GODWIT = os.environ["GODWIT_VM"], os.environ["GODWIT"]
 FOLDER = "/run/debian"
 BASE = os.path.join(FOLDER, "debian.vhdx")
 HOST, GUEST, PORT = "10.99.0.1", "10.99.0.2", 7000
-LOGIN_SECONDS = 300
-COMMAND_SECONDS = 90
-END_SECONDS = 180
+LOGIN_SECONDS = 600
+COMMAND_SECONDS = 180
+END_SECONDS = 300
 # The guests are bound to one life: the disk's own entry, and nothing that asks a human.
 EXTRA = " panic=-1"
 
