@@ -432,15 +432,14 @@ static void closing(void *device, struct vmbus_channel *bus)
 	storvsp_channel_drop(channel);
 	if (channel->index == 0)
 		retract_subs(channel->storvsp);
-#ifndef GODWIT_MUTANT_STORVSP_CLOSE_WAIT
 	if (channel->at_disk > 0) {
 		close_give_back(channel);
+#ifdef GODWIT_MUTANT_STORVSP_CLOSE_WAIT
+		vmbus_channel_closed(channel->bus);
+#endif
 		return;
 	}
 	storvsp_channel_closed(channel);
-#else
-	vmbus_channel_closed(channel->bus);
-#endif
 }
 
 static void gone(void *device, struct vmbus_channel *bus)

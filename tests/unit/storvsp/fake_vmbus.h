@@ -29,7 +29,7 @@ struct fake_packet {
 struct vmbus_channel {
 	struct vmbus_offer offer;
 	bool offered, open, retracted, closed_called, broken;
-	bool again_posted;
+	bool again_posted, dead;
 	struct base_io_task again;
 	struct fake_packet in[FAKE_PACKETS]; /* from the guest */
 	uint32_t in_head, in_tail;
@@ -51,7 +51,9 @@ static inline void fake_again(struct base_io_task *task)
 		(struct vmbus_channel *)((char *)task - offsetof(struct vmbus_channel, again));
 
 	channel->again_posted = false;
-	if (channel->open && !fake_quiesced)
+	if (channel->dead)
+		free(channel);
+	else if (channel->open && !fake_quiesced)
 		channel->offer.ops->ready(channel->offer.device, channel);
 }
 
@@ -85,7 +87,9 @@ static inline void fake_free(struct vmbus_channel *channel)
 	fake_empty(channel);
 	free(channel->current);
 	fake_channels[channel->offer.sub_index] = NULL;
-	free(channel);
+	channel->dead = true;
+	if (!channel->again_posted)
+		free(channel); /* else its task does */
 }
 
 void vmbus_retract(struct vmbus_channel *channel)
