@@ -68,6 +68,7 @@ configure_root() {
 	install -D -m 0644 "$parts/lab.network" "$root/etc/systemd/network/10-lab.network"
 	install -D -m 0644 "$parts/autologin.conf" \
 		"$root/etc/systemd/system/serial-getty@ttyS0.service.d/autologin.conf"
+	install -D -m 0644 "$parts/slow.conf" "$root/etc/systemd/system.conf.d/slow.conf"
 	install -m 0755 "$parts/load.py" "$root/usr/local/bin/load"
 	install -m 0755 "$parts/talk.py" "$root/usr/local/bin/talk"
 	chroot "$root" systemctl --quiet enable systemd-networkd.service >&2
