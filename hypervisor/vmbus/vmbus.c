@@ -87,7 +87,7 @@ void vmbus_post(struct vmbus *bus, const struct vmbus_host_message *message)
 
 void vmbus_pump_out(struct vmbus *bus)
 {
-	while (bus->out_count > 0 && !atomic_load(&bus->quiet)) {
+	while (bus->out_count > 0 && !atomic_load(&bus->quiet) && !atomic_load(&bus->muted)) {
 		const struct vmbus_host_message *next = &bus->out[bus->out_head];
 		struct hv_message message = { .type = VMBUS_HV_MESSAGE_TYPE,
 					      .size_bytes = next->size_bytes };
@@ -138,6 +138,8 @@ static void in_run(struct base_io_task *task)
 	struct vmbus *bus =
 		(struct vmbus *)(void *)((uint8_t *)task - offsetof(struct vmbus, in_task));
 
+	atomic_store(&bus->muted, false);
+	vmbus_pump_out(bus);
 	vmbus_take_some(bus);
 }
 
@@ -387,6 +389,7 @@ void vmbus_channel_free(struct vmbus_channel *channel)
 		return;
 	bus = channel->bus;
 	loop = channel->loop;
+	atomic_store(&bus->muted, true);
 	atomic_store(&channel->freeing, true);
 	/* What is under way between the loops ends within two rounds and has no effect. */
 	for (int round = 0; loop != NULL && round < 2; round++) {

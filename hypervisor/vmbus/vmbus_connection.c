@@ -521,7 +521,7 @@ void vmbus_start_reset(struct vmbus *bus)
 	bus->contact_waits = false;
 	bus->unload_waits = false;
 	bus->out_count = 0;
-	if (bus->contact.vp < bus->vcpu_count)
+	if (bus->contact.vp < bus->vcpu_count && !atomic_load(&bus->muted))
 		hv_synic_drop(bus->synic, bus->contact.vp, HV_SINT_VMBUS);
 	for (struct vmbus_channel *channel = vmbus_first(bus); channel != NULL; channel = next) {
 		next = channel->next;

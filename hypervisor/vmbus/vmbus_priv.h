@@ -157,6 +157,9 @@ struct vmbus {
 	struct base_io_task room_task;
 	atomic_bool room_queued;
 	atomic_bool quiet; /* between quiesce and resume */
+	/* A device ends: the machine, and the SynIC with it, may be gone.  Until a guest is heard.
+	 */
+	atomic_bool muted;
 
 	/* The bus's loop. */
 	bool connected;

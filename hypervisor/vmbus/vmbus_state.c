@@ -113,6 +113,7 @@ static void resume(void *service)
 		bus->memory_back = false;
 	}
 	atomic_store(&bus->quiet, false);
+	atomic_store(&bus->muted, false);
 	base_io_call(bus->loop, resume_call, bus);
 }
 
