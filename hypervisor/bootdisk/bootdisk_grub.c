@@ -112,6 +112,17 @@ static uint32_t pick(const struct grub *grub, const char *path)
 	return 0;
 }
 
+/* The words of a line of a loader entry. */
+static void expand_line(struct grub *grub, const char *line, struct grub_words *words)
+{
+	for (line += strspn(line, " \t"); *line != '\0'; line += strspn(line, " \t")) {
+		size_t bytes = strcspn(line, " \t");
+
+		grub_expand(grub, line, bytes, words);
+		line += bytes;
+	}
+}
+
 /* A loader entry's options may use GRUB's variables. */
 static int choose_loader_entry(struct grub *grub, const struct bootdisk_bls *bls)
 {
@@ -121,13 +132,13 @@ static int choose_loader_entry(struct grub *grub, const struct bootdisk_bls *bls
 		return grub_fatal(grub, -ENOMEM, "no memory");
 	words->word[words->count++] = "linux";
 	words->word[words->count++] = bls->linux_path;
-	grub_expand(grub, bls->options, strlen(bls->options), words);
+	expand_line(grub, bls->options, words);
 	if (grub_command(grub, words) != 0)
 		return 1;
 	memset(words, 0, sizeof(*words));
 	words->word[words->count++] = "initrd";
 	for (uint32_t i = 0; i < bls->initrd_count; i++)
-		grub_expand(grub, bls->initrd[i], strlen(bls->initrd[i]), words);
+		expand_line(grub, bls->initrd[i], words);
 	if (words->count > 1)
 		return grub_command(grub, words);
 	return 0;
