@@ -227,11 +227,16 @@ Test(machine_save, tscs_of_one_instant, .timeout = 400)
 
 	opts.restore = folder.file;
 	for (int i = 0; i < 2 && vm != NULL; i++) {
+		uint64_t reference;
+
 		guest_vm_wait(vm, "guest: ok");
+		reference = hv_machine_reference_time(guest_vm_machine(vm));
+		cr_assert_gt(reference, 0);
 		save(vm, &folder, false);
 		check_tscs_equal(&folder);
 		guest_vm_free(vm);
 		vm = guest_vm_new(&opts);
+		cr_assert_geq(hv_machine_reference_time(guest_vm_machine(vm)), reference);
 		guest_vm_wait(vm, "guest: ok");
 		cr_assert_eq(guest_vm_get(vm, TESTPAGE_BAD), 0);
 	}

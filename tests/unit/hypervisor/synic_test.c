@@ -381,7 +381,7 @@ static void *post_many(void *context)
 	return NULL;
 }
 
-Test(synic, nothing_is_lost_between_threads)
+Test(synic, nothing_is_lost_between_threads, .timeout = 60)
 {
 	struct world world;
 	pthread_t thread;
