@@ -72,6 +72,7 @@ int cli_disk_resize(const void *arguments, struct base_error *err);
 int cli_disk_compact(const void *arguments, struct base_error *err);
 int cli_disk_merge(const void *arguments, struct base_error *err);
 int cli_disk_compare(const void *arguments, struct base_error *err);
+int cli_disk_boot_entry(const void *arguments, struct base_error *err);
 
 #define CLI_DISK_NAMES 8
 

@@ -329,6 +329,13 @@ static const struct cli_verb disk_verbs[] = {
 	  .rows = map_rows,
 	  .row_count = COUNT(map_rows),
 	  .run = cli_disk_map },
+	{ .name = "boot-entry",
+	  .summary = "Show which kernel the boot loader on a disk would boot.",
+	  .text = "Shows kernel, initial ramdisk and command line that GRUB or systemd-boot on the "
+		  "disk would take by itself. Nothing is written.",
+	  .rows = map_rows,
+	  .row_count = COUNT(map_rows),
+	  .run = cli_disk_boot_entry },
 };
 
 const struct cli_noun cli_nouns[] = {
