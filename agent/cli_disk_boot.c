@@ -61,7 +61,7 @@ static int look(struct cli_disk *session, struct bootdisk_reader *reader,
 	struct boot_read from = { .session = session, .buffer = buffer };
 	struct bootdisk_source source = { .read = read_disk, .context = &from };
 	struct bootdisk_entry entry = { .kernel_fd = -1, .initrd_fd = -1 };
-	struct disk_layer_info info;
+	struct disk_layer_info info = { .size_bytes = 0 };
 	int rc;
 
 	if (buffer == NULL)

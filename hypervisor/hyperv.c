@@ -16,6 +16,7 @@
 
 #define PANIC_TEXT_BYTES (HV_PAGE_BYTES + 256)
 
+/* NOLINTNEXTLINE(readability-function-size): seven parameters, as the header has it */
 int hv_hyperv_new(struct hv_slat *slat, struct hv_synic *synic, uint32_t vp_count,
 		  const struct hv_hyperv_ops *ops, void *context, struct hv_hyperv **ret_hyperv,
 		  struct base_error *err)

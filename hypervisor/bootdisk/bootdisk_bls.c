@@ -274,7 +274,7 @@ static int read_uki(struct reading *reading, const char *path, struct bootdisk_b
 	uint8_t head[BOOTDISK_UKI_HEAD_BYTES];
 	struct bootdisk_uki uki;
 	struct bootdisk_file file;
-	char osrel[4096];
+	char osrel[4096] = "";
 	size_t bytes;
 	int rc;
 

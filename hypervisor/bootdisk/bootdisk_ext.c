@@ -194,6 +194,7 @@ struct listing {
 	int result;
 };
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): the library's type */
 static int ext_name(struct ext2_dir_entry *entry, int offset, int block_bytes, char *buffer,
 		    void *context)
 {

@@ -173,7 +173,7 @@ static void long_take(struct long_name *name, const uint8_t *entry)
 		if (unit == 0)
 			break;
 		if (unit != 0xFFFF)
-			*to = unit < 0x80 ? (char)unit : '?';
+			*to = (char)(unit < 0x80 ? unit : '?');
 	}
 }
 
@@ -197,7 +197,7 @@ static int fat_walk(struct fat_fs *fat, const struct bootdisk_file *folder, fat_
 	struct long_name longer = { .valid = false };
 
 	for (uint32_t i = 0; i < most; i++) {
-		uint8_t entry[FAT_ENTRY_BYTES];
+		uint8_t entry[FAT_ENTRY_BYTES] = { 0 };
 		struct fat_name name = { .text = "" };
 		int rc;
 
@@ -403,7 +403,7 @@ int bootdisk_fat_open(struct bootdisk_io *io, const struct bootdisk_part *part,
 		      struct bootdisk_fs **ret_fs, struct base_error *err)
 {
 	BASE_FREE struct fat_fs *fat = calloc(1, sizeof(*fat));
-	uint8_t boot[512];
+	uint8_t boot[512] = { 0 };
 	int rc;
 
 	if (fat == NULL)

@@ -100,7 +100,7 @@ void grub_expand(struct grub *grub, const char *raw, size_t bytes, struct grub_w
 /* The number of the script. */
 BASE_MUST_CHECK int grub_script_add(struct grub *grub, char *text, size_t bytes);
 int grub_execute(struct grub *grub, struct grub_range range);
-int grub_run_file(struct grub *grub, const char *path); /* status */
+int grub_run_file(struct grub *grub, const char *name); /* status */
 
 /* One command; its status (0 is true). */
 int grub_command(struct grub *grub, const struct grub_words *words);

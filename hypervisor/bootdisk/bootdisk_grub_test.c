@@ -64,6 +64,7 @@ static int compare(const char *left, const char *operator, const char * right)
 	return -1;
 }
 
+/* NOLINTBEGIN(misc-no-recursion): primary() goes no deeper than GRUB_DEPTH_MAX */
 static bool primary(struct condition *test)
 {
 	const char *first = word(test, 0);
@@ -124,6 +125,7 @@ static bool either(struct condition *test)
 	}
 	return truth;
 }
+/* NOLINTEND(misc-no-recursion) */
 
 int grub_test(struct grub *grub, const struct grub_words *words)
 {

@@ -104,7 +104,7 @@ static int gpt_read(struct bootdisk_io *io, uint64_t lba, struct bootdisk_parts 
 		    struct base_error *err)
 {
 	BASE_FREE uint8_t *array = NULL;
-	struct gpt_header header;
+	struct gpt_header header = { .count = 0 };
 	size_t bytes;
 	int rc;
 

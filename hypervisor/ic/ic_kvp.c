@@ -110,8 +110,8 @@ static void put(char *to, size_t capacity, const char *from)
 		while (length > 0 && ((unsigned char)from[length] & 0xc0) == 0x80)
 			length--;
 	}
-	memset(to, 0, capacity); /* values are compared whole */
-	memcpy(to, from, length);
+	memset(to, 0, capacity);  /* values are compared whole */
+	memcpy(to, from, length); /* NOLINT(bugprone-not-null-terminated-result): zeroed above */
 }
 
 void ic_kvp_absorb(const struct ic_kvp_item *item, struct ic_guest_info *info)

@@ -33,9 +33,10 @@ static void standard(const struct scsi_call *call, uint8_t type)
 	data[3] = 2; /* response data format */
 	data[4] = STANDARD_BYTES - 5;
 	data[7] = 2; /* CMDQUE */
-	memcpy(data + 8, vendor, 8);
+	/* Fields of fixed length, padded with blanks and not terminated. */
+	memcpy(data + 8, vendor, 8); /* NOLINT(bugprone-not-null-terminated-result) */
 	memcpy(data + 16, call->unit->dvd ? product_dvd : product_disk, 16);
-	memcpy(data + 32, revision, 4);
+	memcpy(data + 32, revision, 4); /* NOLINT(bugprone-not-null-terminated-result) */
 	scsi_good_data(call, STANDARD_BYTES, scsi_get16(call->cdb + 3));
 }
 

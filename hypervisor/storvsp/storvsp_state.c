@@ -248,7 +248,7 @@ int storvsp_state_check(const struct storvsp *storvsp, struct base_reader *in,
 			struct base_error *err)
 {
 	struct saved_unit unit;
-	struct head head;
+	struct head head = { .luns = 0 };
 	int rc = head_read(storvsp, in, &head, err);
 
 	for (uint32_t i = 0; rc == 0 && i < STORVSP_LUNS; i++) {
@@ -281,7 +281,7 @@ static int apply_units(struct storvsp *storvsp, struct base_reader *in, struct h
 int storvsp_state_apply(struct storvsp *storvsp, struct base_error *err)
 {
 	struct base_reader in = base_reader_over(storvsp->saved, storvsp->saved_bytes);
-	struct head head;
+	struct head head = { .luns = 0 };
 	int rc = 0;
 
 	atomic_store(&storvsp->tell, 0);
@@ -335,7 +335,7 @@ int storvsp_state_apply_requests(struct storvsp *storvsp, struct base_error *err
 {
 	struct base_reader in = base_reader_over(storvsp->saved, storvsp->saved_bytes);
 	struct taking taking = { .storvsp = storvsp, .in = &in, .err = err };
-	struct head head;
+	struct head head = { .luns = 0 };
 
 	taking.result = apply_units(storvsp, &in, &head, false, err);
 	for (taking.kind = base_read_u8(&in); taking.result == 0 && taking.kind != 0;
