@@ -17,7 +17,7 @@ import time
 
 from boot_linux import CPU, Checks, Failure, Vm, connect
 
-IMAGE = os.environ["DEBIAN_IMAGE"]
+IMAGE = os.environ.get("DEBIAN_IMAGE", "")
 WORKER, GODWIT = os.environ["GODWIT_VM"], os.environ["GODWIT"]
 FOLDER = "/run/debian"
 BASE = os.path.join(FOLDER, "debian.vhdx")
@@ -40,7 +40,7 @@ def run(*command):
 class Debian(Vm):
     """One running guest and the dialogue on its console."""
 
-    def __init__(self, name, *args, vcpus=1):  # pylint: disable=super-init-not-called
+    def __init__(self, name, *args, vcpus=1, memory="384M"):  # pylint: disable=super-init-not-called
         self.reference = False
         self.name = name
         self.control_path = os.path.join(FOLDER, f"{name}.control")
@@ -48,7 +48,7 @@ class Debian(Vm):
         self.started = time.monotonic()
         self.log = open(os.path.join(FOLDER, f"{name}.log"), "w+b")
         self.process = subprocess.Popen(
-            [WORKER, "--name", name, "--memory", "384M", "--vcpus", str(vcpus), "--cpu", CPU,
+            [WORKER, "--name", name, "--memory", memory, "--vcpus", str(vcpus), "--cpu", CPU,
              "--state-dir", FOLDER, "--console", f"unix:{console_path}",
              "--control", self.control_path, *args],
             stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT,
@@ -71,14 +71,6 @@ class Debian(Vm):
         if not answer.get("ok"):
             raise Failure(f"{cmd}: {answer}")
         return answer["result"]
-
-    def has(self, cmd):
-        """Does this worker know the command?"""
-        try:
-            self.command(cmd, nonsense=1)
-        except Failure as failure:
-            return "unknown" not in str(failure) or "nonsense" in str(failure)
-        return True
 
     def dump(self):
         """What one looks at when a guest has stalled."""
@@ -119,13 +111,19 @@ def nic_args():
     return ["--nic", "bridge=br0,mac=02:00:00:00:00:02"]
 
 
-def setup():
-    """Network, echo server, and the image in a folder that can be written."""
+def setup_image():
+    """The image in a folder that can be written."""
     os.makedirs(FOLDER, exist_ok=True)
     if not os.path.exists(BASE):
         open(BASE, "wb").close()
         run("mount", "--bind", os.path.join(IMAGE, "debian.vhdx"), BASE)
-    run("ip", "link", "add", "br0", "type", "bridge")
+
+
+def setup_network():
+    """A bridge with the host's address, and the echo server."""
+    os.makedirs(FOLDER, exist_ok=True)
+    # With an address of its own: else it takes that of a port, and changes it when a worker goes.
+    run("ip", "link", "add", "br0", "address", "02:00:00:00:00:01", "type", "bridge")
     run("ip", "addr", "add", f"{HOST}/24", "dev", "br0")
     run("ip", "link", "set", "br0", "up")
     server = socket.create_server((HOST, PORT))
@@ -145,13 +143,22 @@ def echo(conn):
             conn.sendall(data)
 
 
+def guest_tells(vm, what, seconds=COMMAND_SECONDS):
+    """Ask the worker for what the guest tells until WHAT(it) holds; the last answer."""
+    deadline = time.monotonic() + seconds
+    while True:
+        told = vm.command("guest")
+        if what(told) or time.monotonic() > deadline:
+            return told
+        vm.read(0.5)
+
+
 def shut_down(vm, checks, name):
-    """From outside, by the integration service, or by the power button where there is none."""
-    how = "shutdown" if vm.has("shutdown") else "quit"
-    vm.command(how)
+    """From outside, by the integration service."""
+    how = vm.command("shutdown")["by"]
     status = vm.ended(END_SECONDS)
     clean = b"reboot: Power down" in vm.seen
-    checks.that(name, status == 0 and clean, f"by {how}: exit status {status}, powered down: {clean}")
+    checks.that(name, status == 0 and clean and how == "service", f"by {how}: exit status {status}, powered down: {clean}")
     return clean
 
 
@@ -171,6 +178,10 @@ def look_around(vm, checks):
     done = subprocess.run(["ping", "-c", "2", "-W", "5", GUEST], capture_output=True, text=True,
                           check=False)
     checks.that("debian-ping-guest", done.returncode == 0, done.stdout)
+    told = guest_tells(vm, lambda told: told["heartbeat"] == "ok" and told["name"])
+    checks.that("debian-heartbeat", told["heartbeat"] == "ok", f"{told}")
+    checks.that("debian-kvp-name", told["name"] == "godwit-debian", f"{told}")
+    print("guest tells:", json.dumps(told))
     bad = "BUG:|Oops|Call Trace|soft lockup|detected stall|I/O error"
     status, text = vm.shell(f"dmesg | grep -E -B 5 -A 12 '{bad}'")
     checks.that("debian-no-oops", status == 1, text)
@@ -212,6 +223,9 @@ def save_under_load(vm, checks, disk):
         checks.that("debian-ping-after-restore", status == 0, text)
         checks.lap("save and restore under load")
         shut_down(again, checks, "debian-shutdown")
+    except Failure:
+        again.dump()
+        raise
     finally:
         again.close()
 
@@ -294,7 +308,8 @@ def main():
     vcpus = [int(text) for text in sys.argv[2:]] or [1, 2, 4]
     only = (os.environ.get("DEBIAN_ONLY") or "first,boots,others").split(",")
     checks = Checks()
-    setup()
+    setup_image()
+    setup_network()
     if "first" in only:
         guarded("debian-first", checks, first_guest)
     if "boots" in only:

@@ -15,7 +15,7 @@ here=$(dirname "$(readlink -f "$0")")
 parts=$here/debian.d
 GODWIT=$(readlink -f "${1:?usage: debian_image.sh GODWIT}")
 PACKAGES=linux-image-amd64,linux-image-cloud-amd64,systemd-sysv,udev,kmod,iproute2,iputils-ping
-PACKAGES+=,python3-minimal,hyperv-daemons,grub2-common,grub-common,e2fsprogs
+PACKAGES+=,python3-minimal,hyperv-daemons,grub2-common,grub-common,e2fsprogs,lz4
 INSTALLER=debian-installer-12-netboot-amd64
 ROOT_UUID=6a0d5c1e-59a1-4f6b-9c0e-71cc02d6e6d1
 ROOT_OFFSET=2097152 # behind a BIOS boot partition, as Debian's installer lays disks out
@@ -49,7 +49,8 @@ make_root() {
 	mmdebstrap --quiet --variant=minbase --format=directory --include="$PACKAGES" \
 		--dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
-		--aptopt='APT::Install-Recommends "false"' bookworm "$root" </dev/null >&2
+		--aptopt='APT::Install-Recommends "false"' \
+		--essential-hook="install -D -m 0644 '$parts/initramfs.conf' \"\$1/etc/initramfs-tools/conf.d/lab\"" bookworm "$root" </dev/null >&2
 }
 
 fetch_installer() {
@@ -75,9 +76,15 @@ configure_root() {
 	# What a guest of minutes has no use for and a software CPU takes seconds for.
 	chroot "$root" systemctl --quiet mask systemd-networkd-wait-online.service apt-daily.timer \
 		apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer \
-		e2scrub_reap.service systemd-binfmt.service systemd-pstore.service >&2
+		e2scrub_reap.service systemd-binfmt.service systemd-pstore.service systemd-journal-flush.service \
+		systemd-random-seed.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
+		systemd-machine-id-commit.service sys-kernel-debug.mount sys-kernel-tracing.mount \
+		dev-mqueue.mount dev-hugepages.mount modprobe@configfs.service modprobe@drm.service \
+		modprobe@fuse.service modprobe@efi_pstore.service modprobe@dm_mod.service modprobe@loop.service >&2
 	rm -rf "$root/var/cache/apt" "$root/var/lib/apt/lists"
-	: >"$root/etc/machine-id"
+	echo 5d1a3c9e7b2f4860a1c3e5f708192a3b >"$root/etc/machine-id"
+	# Its caches are those of its packages: nothing to rebuild at the first start.
+	touch -r "$root/usr" "$root/etc/.updated" "$root/var/.updated"
 }
 
 # Debian's own generator, with what grub-probe would say on the running guest.
