@@ -126,8 +126,8 @@ int vm_devices_open(const struct vm_devices_options *options, struct vm_devices 
 		return base_fail(err, -ENOMEM, "devices: no memory");
 	devices->options = *options;
 	devices->config = options->config;
-	devices->kernel_fd = -1;
-	devices->initrd_fd = -1;
+	devices->boot.kernel_fd = -1;
+	devices->boot.initrd_fd = -1;
 	(void)pthread_mutex_init(&devices->lock, NULL);
 	code = vm_devices_open_loops(devices, err);
 	if (code == 0)
@@ -179,7 +179,7 @@ int vm_devices_make(struct vm_devices *devices, struct hv_machine *machine, bool
 		code = vm_devices_make_ic(devices, err);
 	if (code == 0)
 		code = hv_machine_add_service(machine, &last_ops, devices, err);
-	if (code == 0 && devices->config->kernel[0] == '\0' && devices->config->disk_count > 0)
+	if (code == 0 && devices->options.boot_reader != NULL)
 		hv_machine_on_load(machine, vm_devices_load_kernel, devices);
 	return code;
 }
@@ -197,8 +197,8 @@ void vm_devices_free(struct vm_devices *devices)
 	vm_devices_close_stores(devices);
 	for (uint32_t i = 0; i < devices->loop_count; i++)
 		base_io_loop_free(devices->loops[i]);
-	base_closep(&devices->kernel_fd);
-	base_closep(&devices->initrd_fd);
+	base_closep(&devices->boot.kernel_fd);
+	base_closep(&devices->boot.initrd_fd);
 	(void)pthread_mutex_destroy(&devices->lock);
 	free(devices);
 }

@@ -23,6 +23,7 @@
 #include "hypervisor/disk/store.h"
 #include "hypervisor/machine.h"
 
+struct bootdisk_reader;
 struct vm_devices;
 
 enum vm_device_event_kind {
@@ -46,7 +47,8 @@ struct vm_device_event {
 };
 
 struct vm_devices_options {
-	const struct vm_config *config; /* borrowed, as everything here */
+	const struct vm_config *config;      /* borrowed, as everything here */
+	struct bootdisk_reader *boot_reader; /* NULL: the kernel is not on a disk */
 	/* The leash's gate: asked before each request to a store and each frame sent. */
 	bool (*may_submit)(void *context);
 	/* Something can be taken with vm_devices_event(); any thread, must not block. */

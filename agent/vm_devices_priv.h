@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 
 #include "agent/vm_devices.h"
+#include "hypervisor/bootdisk/bootdisk_reader.h"
 #include "hypervisor/disk/disk.h"
 #include "hypervisor/ic/ic.h"
 #include "hypervisor/netvsp/netvsp.h"
@@ -73,10 +74,7 @@ struct vm_devices {
 	uint32_t nic_count;
 
 	/* The kernel of the boot disk, as long as it may be loaded again. */
-	int kernel_fd;
-	int initrd_fd;
-	char kernel_name[256];
-	char initrd_name[256];
+	struct bootdisk_entry boot;
 
 	pthread_mutex_t lock; /* a leaf: the events */
 	struct vm_device_event events[VM_DEVICE_EVENTS_MAX];
@@ -125,6 +123,11 @@ BASE_MUST_CHECK int vm_devices_make_ic(struct vm_devices *devices, struct base_e
 
 /* --- vm_devices_boot.c --- */
 
+/* Read the boot disk, which is active or in standby.  -ENOENT no disk, or nothing to boot on it;
+ * errors of bootdisk_find().  The caller closes the descriptors. */
+BASE_MUST_CHECK int vm_devices_find_kernel(struct vm_devices *devices,
+					   struct bootdisk_entry *ret_entry,
+					   struct base_error *err);
 /* hv_machine_on_load(): context is the devices. */
 BASE_MUST_CHECK int vm_devices_load_kernel(void *context, struct base_error *err);
 

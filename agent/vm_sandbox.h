@@ -25,6 +25,7 @@ struct vm_sandbox_spec {
 	/* Folders of stores: files may be opened, made, renamed and removed below these. */
 	const int *store_fds;
 	size_t store_count;
+	bool boot_reader; /* bootdisk_reader_find() is called */
 };
 
 /* What is in force. A value, for status and log. */

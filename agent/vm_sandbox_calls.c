@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <termios.h>
 #include <unistd.h>
@@ -316,6 +317,21 @@ static int add_stores(scmp_filter_ctx filter, const struct vm_sandbox_spec *spec
 				     : 0;
 }
 
+/* Reading the boot disk through a process made before: bootdisk_reader_find(). */
+static int add_boot_reader(scmp_filter_ctx filter, const struct vm_sandbox_spec *spec)
+{
+	const struct rule rules[] = {
+		{ SCMP_SYS(socketpair),
+		  2,
+		  { INT_ARG(0, AF_UNIX), INT_ARG(1, SOCK_SEQPACKET | SOCK_CLOEXEC) } },
+		{ SCMP_SYS(sendmsg), 0, { { 0 } } },
+		{ SCMP_SYS(recvmsg), 0, { { 0 } } },
+		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_GET_SEALS) } },
+	};
+
+	return spec->boot_reader ? add_rules(filter, rules, sizeof(rules) / sizeof(rules[0])) : 0;
+}
+
 static void filter_release(scmp_filter_ctx *filter)
 {
 	if (*filter != NULL)
@@ -344,6 +360,8 @@ int vm_sandbox_seccomp(const struct vm_sandbox_spec *spec, struct base_error *er
 		code = add_files(filter, spec);
 	if (code == 0)
 		code = add_stores(filter, spec);
+	if (code == 0)
+		code = add_boot_reader(filter, spec);
 	if (code == 0)
 		code = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (code < 0)

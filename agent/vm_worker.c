@@ -80,6 +80,16 @@ static int join_loop(struct vm_worker *worker, struct base_error *err)
 	return code;
 }
 
+/* Before there are threads, and with the signals blocked: a terminal's interrupt is for us. */
+static int start_boot_reader(struct vm_worker *worker, struct base_error *err)
+{
+	const struct vm_config *config = worker->config;
+
+	if (config->kernel[0] != '\0' || config->disk_count == 0)
+		return 0;
+	return bootdisk_reader_start(&worker->boot_reader, err);
+}
+
 static int start(struct vm_worker *worker, struct base_error *err)
 {
 	const struct vm_config *config = worker->config;
@@ -95,6 +105,8 @@ static int start(struct vm_worker *worker, struct base_error *err)
 
 	if (code == 0)
 		code = take_signals(worker, err);
+	if (code == 0)
+		code = start_boot_reader(worker, err);
 	if (code == 0)
 		code = base_loop_new(&worker->loop, err);
 	if (code == 0)
@@ -246,6 +258,7 @@ static void release(struct vm_worker *worker)
 	atomic_store(&worker->leash, NULL);
 	hv_machine_free(worker->machine);
 	vm_devices_free(worker->devices);
+	bootdisk_reader_free(worker->boot_reader);
 	if (worker->running)
 		vm_console_finish(worker->console);
 	vm_control_free(worker->control);

@@ -24,6 +24,7 @@
 #include "base/leash.h"
 #include "base/loop.h"
 #include "base/pool.h"
+#include "hypervisor/bootdisk/bootdisk_reader.h"
 #include "hypervisor/machine.h"
 
 /* What other threads have to tell the loop; any of them at once. */
@@ -78,7 +79,8 @@ struct vm_worker {
 	struct base_pool *jobs; /* one thread */
 	struct hv_machine *machine;
 	struct vm_devices *devices;
-	struct base_leash *_Atomic leash; /* vCPUs and saves ask it; NULL until it is there */
+	struct bootdisk_reader *boot_reader; /* NULL: the kernel is not on a disk */
+	struct base_leash *_Atomic leash;    /* vCPUs and saves ask it; NULL until it is there */
 	struct vm_console *console;
 	struct vm_control *control; /* NULL when not asked for */
 	struct vm_sandbox_facts sandbox;

@@ -123,6 +123,7 @@ static int open_devices(struct vm_worker *worker, struct base_error *err)
 {
 	struct vm_devices_options options = {
 		.config = worker->config,
+		.boot_reader = worker->boot_reader,
 		.may_submit = vm_worker_may_act,
 		.news = device_news,
 		.context = worker,
@@ -195,6 +196,7 @@ int vm_worker_lock_down(struct vm_worker *worker, struct base_error *err)
 		.state_dir_fd = worker->state_dir_fd,
 		.directory_fds = { -1, -1, -1, -1 },
 		.store_fds = store_fds,
+		.boot_reader = worker->boot_reader != NULL,
 	};
 
 	if (worker->config->sandbox == VM_SWITCH_OFF) {
