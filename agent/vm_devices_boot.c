@@ -24,8 +24,8 @@ static int read_disk(void *context, uint64_t offset, void *to, size_t size_bytes
 	if (size_bytes > BOOT_BUFFER_BYTES)
 		return base_fail(err, -EINVAL, "boot: read of %zu bytes", size_bytes);
 	code = disk_do(from->disk, DISK_READ, offset, from->buffer, size_bytes, err);
-	if (code < 0)
-		return code;
+	if (code < 0) /* also given back: no damage of the disk, which other codes are taken for */
+		return base_fail_errno(err, -EIO, "the image cannot be read");
 	memcpy(to, from->buffer, size_bytes);
 	return 0;
 }

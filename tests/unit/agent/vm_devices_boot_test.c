@@ -134,6 +134,16 @@ Test(vm_devices_boot, nothing_to_boot)
 	cr_expect_not_null(strstr(err.text, "empty.img"), "%s", err.text);
 }
 
+Test(vm_devices_boot, a_store_that_is_gone_is_not_waited_for)
+{
+	put_disk(add_disk(0, 0, "a.img"), "linux /k\n", "kernel");
+	fake_store_set_gone(lab.store, true);
+	cr_expect_eq(find("kernel", "BOOT_IMAGE=/k"), -EIO);
+	fake_store_set_gone(lab.store, false);
+	disk_lab_pass_ms(&lab, 1000);
+	cr_expect_eq(find("kernel", "BOOT_IMAGE=/k"), 0);
+}
+
 /* In a child: the wait status of a search under the lock-down. */
 static int locked_down(bool may_read)
 {
