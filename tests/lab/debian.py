@@ -61,6 +61,10 @@ class Debian(Vm):
             self.close()
             raise
 
+    def shell(self, command, seconds=COMMAND_SECONDS):
+        """As its parent, with more patience."""
+        return super().shell(command, seconds)
+
     def command(self, cmd, **arguments):
         """A control command; its result, or Failure."""
         with connect(self.control_path, self.process, 10) as conn:
@@ -86,7 +90,7 @@ class Debian(Vm):
         self.expect(rb"login:", seconds)
         took = time.monotonic() - self.started
         self.expect(rb":~# ", COMMAND_SECONDS)
-        self.shell("stty cols 250; systemctl is-system-running --wait >/dev/null")
+        self.shell("stty cols 250; systemctl is-system-running --wait >/dev/null", LOGIN_SECONDS)
         return took
 
 

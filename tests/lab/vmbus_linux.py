@@ -6,6 +6,7 @@ import glob
 import os
 import subprocess
 import sys
+import time
 
 from boot_linux import Checks, Failure
 from debian import (COMMAND_SECONDS, END_SECONDS, FOLDER, GODWIT, GUEST, HOST, Debian, guarded,
@@ -13,7 +14,9 @@ from debian import (COMMAND_SECONDS, END_SECONDS, FOLDER, GODWIT, GUEST, HOST, D
 
 INITRD = os.path.join(FOLDER, "initrd")
 DISK = os.path.join(FOLDER, "small.vhdx")
-BOOT_SECONDS = 240
+BOOT_SECONDS = 600
+# No boot begins later than this after the first one: on a busy machine each takes minutes.
+START_SECONDS = 300
 CMDLINE = ("console=ttyS0 quiet panic=-1 mitigations=off nokaslr no_timer_check audit=0 "
            "random.trust_cpu=on")
 
@@ -104,9 +107,14 @@ def main():
     setup_network()
     here = os.path.dirname(os.path.abspath(__file__))
     run(os.path.join(here, "vmbus_initramfs.sh"), kernel.removeprefix("/boot/vmlinuz-"), INITRD)
-    for vcpus in kinds:
-        for index in range(rounds):
-            guarded(f"vmbus-{vcpus}-vcpus-{index + 1}", checks, one_boot, index, kernel, vcpus)
+    began = time.monotonic()
+    for index in range(rounds):
+        for vcpus in kinds:
+            name = f"vmbus-{vcpus}-vcpus-{index + 1}"
+            if time.monotonic() - began > START_SECONDS:
+                print(f"SKIP {name} the machine is too busy: the boots so far have used up the time")
+                continue
+            guarded(name, checks, one_boot, index, kernel, vcpus)
     return 1 if checks.failed else 0
 
 
