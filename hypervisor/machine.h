@@ -88,7 +88,8 @@ BASE_MUST_CHECK int hv_machine_new(const struct hv_machine_config *config,
 				   const struct hv_machine_fds *fds,
 				   const struct hv_machine_ops *ops, void *context,
 				   struct hv_machine **ret_machine, struct base_error *err);
-/* Ends the vCPU threads.  NULL is fine. */
+/* Holds the vCPUs, quiesces all services for good (one's -EAGAIN changes nothing for the others)
+ * and ends the vCPU threads.  The services are freed after it.  NULL is fine. */
 void hv_machine_free(struct hv_machine *machine);
 
 /* Dry run of what hv_machine_new() and hv_machine_boot() check of configuration and files. */
@@ -217,6 +218,7 @@ void hv_machine_on_load(struct hv_machine *machine,
  * A restore quiesces before the first load and resumes after the last loaded.  A saved state that
  * has not one section of any service is of a guest that has never seen them: they stay at power-on.
  * After a save that does not go on, or whose outcome is unknown, they stay quiet.
+ * hv_machine_free() quiesces those that are not quiet, and none is called after it.
  */
 struct hv_service_section {
 	const char *name; /* as in docs/hypervisor/saved-state.md; borrowed for ever */

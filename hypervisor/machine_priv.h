@@ -83,6 +83,8 @@ bool hv_machine_may_act(const struct hv_machine *machine);
  */
 BASE_MUST_CHECK int hv_machine_services_quiesce(struct hv_machine *machine, struct base_error *err);
 void hv_machine_services_resume(struct hv_machine *machine);
+/* All of them quiet, for good; also those behind one that cannot finish what it has under way. */
+void hv_machine_services_end(struct hv_machine *machine);
 BASE_MUST_CHECK int hv_machine_services_reset(struct hv_machine *machine, struct base_error *err);
 BASE_MUST_CHECK int hv_machine_services_loaded(struct hv_machine *machine, struct base_error *err);
 uint32_t hv_machine_service_sections(const struct hv_machine *machine); /* of all services */

@@ -62,6 +62,14 @@ void hv_machine_services_resume(struct hv_machine *machine)
 		resume_first(machine, machine->service_count);
 }
 
+void hv_machine_services_end(struct hv_machine *machine)
+{
+	if (machine->quiesce_depth++ > 0)
+		return;
+	for (uint32_t i = 0; i < machine->service_count; i++)
+		(void)!machine->services[i].ops->quiesce(machine->services[i].service, NULL);
+}
+
 int hv_machine_services_reset(struct hv_machine *machine, struct base_error *err)
 {
 	for (uint32_t i = 0; i < machine->service_count; i++) {

@@ -195,6 +195,7 @@ Test(machine_services, saved_and_restored_in_order, .timeout = 200)
 		cr_assert_eq(save(vm, &folder, false), 0);
 		expect(&trace, "AqBqAsBs"); /* it belongs to the file: nothing goes on */
 		guest_vm_free(vm);
+		expect(&trace, ""); /* quiet already */
 		trace.a.value = trace.b.value = 0;
 		opts.restore = folder.file;
 		vm = guest_vm_new(&opts);
@@ -304,4 +305,34 @@ Test(machine_services, limits, .timeout = 200)
 			hv_machine_add_service(guest_vm_machine(vm), &fake_ops, &trace.a, NULL),
 			-EPROTO);
 	guest_vm_free(vm);
+}
+
+/* What a service writes to and signals goes with the machine: no service may run on, also not
+ * behind one that cannot finish, and none that was quiet goes on. */
+Test(machine_services, quiet_when_the_machine_goes, .timeout = 200)
+{
+	struct trace trace = { .a.value = 1 };
+	struct guest_vm_opts opts = { .cmdline = CMDLINE,
+				      .prepare = prepare,
+				      .prepare_context = &trace };
+	struct guest_vm *vm = guest_vm_new(&opts);
+
+	if (vm == NULL)
+		return;
+	guest_vm_wait(vm, "guest: ok");
+	expect(&trace, "K.");
+	guest_vm_free(vm);
+	expect(&trace, "AqBq");
+	vm = guest_vm_new(&opts);
+	cr_assert_not_null(vm);
+	expect(&trace, "K.");
+	trace.a.refuses = true;
+	guest_vm_free(vm);
+	expect(&trace, "Bq");
+	vm = guest_vm_new(&opts);
+	cr_assert_not_null(vm);
+	expect(&trace, "K.");
+	trace.b.refuses = true;
+	guest_vm_free(vm);
+	expect(&trace, "Aq");
 }
