@@ -126,11 +126,8 @@ static bool start(struct rig *rig, const char *restore)
 
 static void stop(struct rig *rig)
 {
-	struct base_error err = { .code = 0 };
-
 	cr_assert_not(guest_vm_said(rig->vm, "BAD"));
 	guest_vm_free(rig->vm);
-	need(storvsp_detach(rig->scsi, 0, &err), &err);
 	storvsp_free(rig->scsi);
 	netvsp_free(rig->card);
 	ic_free(rig->ic);
