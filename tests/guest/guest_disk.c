@@ -241,7 +241,7 @@ static void start_lanes(void)
 			prepare_lane(i);
 	}
 	for (uint32_t i = 0; i < disk.lane_count; i++) {
-		lanes[i].channel = channel_of_lane(i);
+		guest_lane_channel(&lanes[i], channel_of_lane(i));
 		if (guest_options.disk == GUEST_DISK_STAMP)
 			guest_lane_set(&lanes[i], first ? GUEST_LANE_ADOPT : GUEST_LANE_STOPPED);
 		else if (first)

@@ -33,6 +33,12 @@ uint64_t guest_latency_ns(uint32_t bucket)
 	return (uint64_t)((1u << SUB_BITS) + part) << (power - 1);
 }
 
+void guest_lane_channel(struct guest_lane *lane, struct guest_channel *channel)
+{
+	lane->channel = channel;
+	lane->abandoned_below = 0;
+}
+
 void guest_lane_set(struct guest_lane *lane, enum guest_lane_mode mode)
 {
 	lane->cursor = 0;
@@ -345,6 +351,8 @@ void guest_lane_packet(struct guest_worker *w, struct guest_lane *lane,
 
 	if (packet->type == GUEST_PACKET_INBAND && packet->trans_id == 0)
 		return; /* the host says: look at the bus anew */
+	if (packet->trans_id >> ID_SHIFT < lane->abandoned_below)
+		return;
 	if (index >= lane->depth || !slot->busy || slot->id != packet->trans_id) {
 		uint64_t want_got[2] = { index < lane->depth ? slot->id : 0, packet->trans_id };
 
@@ -372,5 +380,6 @@ void guest_lane_abandon(struct guest_lane *lane)
 			guest_ledger_failed(&lane->own, slot->block + k);
 	}
 	lane->busy = 0;
+	lane->abandoned_below = lane->next_id + 1;
 	guest_lane_set(lane, GUEST_LANE_STOPPED);
 }

@@ -54,6 +54,7 @@ struct guest_lane {
 	uint8_t lun;
 	struct guest_slot slots[GUEST_SLOTS_MAX];
 	uint64_t next_id, random, cursor, found;
+	uint64_t abandoned_below; /* of ids below this completions may come, until the close */
 	uint32_t writes_since_flush;
 	struct guest_lane_bench bench;
 	uint64_t bench_from, bench_end, bench_done_tsc; /* TSC */
@@ -70,6 +71,7 @@ void guest_lane_poll(struct guest_worker *worker, struct guest_lane *lane);
 void guest_lane_packet(struct guest_worker *worker, struct guest_lane *lane,
 		       const struct guest_packet *packet);
 
+void guest_lane_channel(struct guest_lane *lane, struct guest_channel *channel);
 void guest_lane_set(struct guest_lane *lane, enum guest_lane_mode mode);
 enum guest_lane_mode guest_lane_mode(const struct guest_lane *lane);
 
@@ -77,7 +79,8 @@ enum guest_lane_mode guest_lane_mode(const struct guest_lane *lane);
 void guest_lane_bench(struct guest_lane *lane, const struct guest_lane_bench *bench);
 
 /** guest_lane_abandon - the channel closes over what is in flight: each write may have happened
- *  or not. */
+ *  or not.  Completions that come before it is closed are passed over; on a channel given by
+ *  guest_lane_channel() they are wrong. */
 void guest_lane_abandon(struct guest_lane *lane);
 
 /* A latency in ns has a bucket with an error of 6 %. */

@@ -143,6 +143,11 @@ Test(guest_storage, close_and_open_again_with_sub_channels)
 	reopens(3, 0);
 }
 
+Test(guest_storage, close_over_what_is_in_flight_with_sub_channels)
+{
+	reopens(3, 1);
+}
+
 #define SECTIONS_MAX 64u
 
 /* The sections of one service. */
