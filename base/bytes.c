@@ -201,6 +201,36 @@ void base_put_le64(void *to, uint64_t value)
 	base_put_le32(bytes + 4, (uint32_t)(value >> 32));
 }
 
+uint16_t base_get_be16(const void *from)
+{
+	return __builtin_bswap16(base_get_le16(from));
+}
+
+uint32_t base_get_be32(const void *from)
+{
+	return __builtin_bswap32(base_get_le32(from));
+}
+
+uint64_t base_get_be64(const void *from)
+{
+	return __builtin_bswap64(base_get_le64(from));
+}
+
+void base_put_be16(void *to, uint16_t value)
+{
+	base_put_le16(to, __builtin_bswap16(value));
+}
+
+void base_put_be32(void *to, uint32_t value)
+{
+	base_put_le32(to, __builtin_bswap32(value));
+}
+
+void base_put_be64(void *to, uint64_t value)
+{
+	base_put_le64(to, __builtin_bswap64(value));
+}
+
 /*
  * Zero scan.  Most pages that are not zero show it in their first line, so the first
  * 64 bytes are looked at alone; after that four vectors are joined per branch, and the

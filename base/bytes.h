@@ -58,6 +58,13 @@ uint64_t base_get_le64(const void *from);
 void base_put_le16(void *to, uint16_t value);
 void base_put_le32(void *to, uint32_t value);
 void base_put_le64(void *to, uint64_t value);
+/* The same, big-endian: SCSI, VHD and network headers. */
+uint16_t base_get_be16(const void *from);
+uint32_t base_get_be32(const void *from);
+uint64_t base_get_be64(const void *from);
+void base_put_be16(void *to, uint16_t value);
+void base_put_be32(void *to, uint32_t value);
+void base_put_be64(void *to, uint64_t value);
 
 /* True when all @size_bytes are zero.  Fast (vectorised); reads nothing outside. */
 bool base_is_zero(const void *data, size_t size_bytes);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hypervisor/disk/vhd_format.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "hypervisor/disk/utf16.h"
 
 #define VERSION         0x00010000U
@@ -17,48 +17,6 @@
 static const char footer_cookie[8] = { 'c', 'o', 'n', 'e', 'c', 't', 'i', 'x' };
 static const char header_cookie[8] = { 'c', 'x', 's', 'p', 'a', 'r', 's', 'e' };
 static const char host_windows[4] = { 'W', 'i', '2', 'k' };
-
-static uint16_t get16(const uint8_t *from)
-{
-	uint16_t value;
-
-	memcpy(&value, from, sizeof(value));
-	return be16toh(value);
-}
-
-static uint32_t get32(const uint8_t *from)
-{
-	uint32_t value;
-
-	memcpy(&value, from, sizeof(value));
-	return be32toh(value);
-}
-
-static uint64_t get64(const uint8_t *from)
-{
-	uint64_t value;
-
-	memcpy(&value, from, sizeof(value));
-	return be64toh(value);
-}
-
-static void put16(uint8_t *to, uint16_t value)
-{
-	value = htobe16(value);
-	memcpy(to, &value, sizeof(value));
-}
-
-static void put32(uint8_t *to, uint32_t value)
-{
-	value = htobe32(value);
-	memcpy(to, &value, sizeof(value));
-}
-
-static void put64(uint8_t *to, uint64_t value)
-{
-	value = htobe64(value);
-	memcpy(to, &value, sizeof(value));
-}
 
 uint32_t vhd_checksum(const uint8_t *bytes, size_t size_bytes, size_t field)
 {
@@ -106,12 +64,12 @@ int vhd_footer_decode(const uint8_t bytes[VHD_FOOTER_BYTES], bool lenient,
 {
 	struct vhd_footer footer = { 0 };
 	uint32_t sum = vhd_checksum(bytes, VHD_FOOTER_BYTES, FOOTER_SUM);
-	uint32_t version = get32(bytes + 12);
+	uint32_t version = base_get_be32(bytes + 12);
 	int code;
 
 	if (!vhd_is_footer(bytes))
 		return base_fail(err, -EBADMSG, "VHD footer: no 'conectix' at 0");
-	footer.sum = get32(bytes + FOOTER_SUM);
+	footer.sum = base_get_be32(bytes + FOOTER_SUM);
 	footer.sum_wrong = footer.sum != sum;
 	if (footer.sum_wrong && !lenient)
 		return base_fail(err, -EBADMSG,
@@ -122,16 +80,16 @@ int vhd_footer_decode(const uint8_t bytes[VHD_FOOTER_BYTES], bool lenient,
 		return base_fail(err, -EBADMSG,
 				 "VHD footer: version 0x%08" PRIx32 " at 12: 0x%08x known", version,
 				 VERSION);
-	footer.header_offset = get64(bytes + 16);
-	footer.time = get32(bytes + 24);
+	footer.header_offset = base_get_be64(bytes + 16);
+	footer.time = base_get_be32(bytes + 24);
 	memcpy(footer.creator, bytes + 28, sizeof(footer.creator));
-	footer.creator_version = get32(bytes + 32);
-	footer.original_bytes = get64(bytes + 40);
-	footer.current_bytes = get64(bytes + 48);
-	footer.geometry = (struct vhd_geometry){ .cylinders = get16(bytes + 56),
+	footer.creator_version = base_get_be32(bytes + 32);
+	footer.original_bytes = base_get_be64(bytes + 40);
+	footer.current_bytes = base_get_be64(bytes + 48);
+	footer.geometry = (struct vhd_geometry){ .cylinders = base_get_be16(bytes + 56),
 						 .heads = bytes[58],
 						 .sectors = bytes[59] };
-	footer.type = (enum vhd_type)get32(bytes + 60);
+	footer.type = (enum vhd_type)base_get_be32(bytes + 60);
 	memcpy(footer.id.bytes, bytes + 68, sizeof(footer.id.bytes));
 	code = footer_fields_check(&footer, err);
 	if (code < 0)
@@ -145,22 +103,22 @@ void vhd_footer_encode(const struct vhd_footer *footer, uint8_t bytes[VHD_FOOTER
 	if (!vhd_is_footer(bytes)) {
 		memset(bytes, 0, VHD_FOOTER_BYTES);
 		memcpy(bytes, footer_cookie, sizeof(footer_cookie));
-		put32(bytes + 8, FEATURES);
-		put32(bytes + 12, VERSION);
+		base_put_be32(bytes + 8, FEATURES);
+		base_put_be32(bytes + 12, VERSION);
 		memcpy(bytes + 36, host_windows, sizeof(host_windows));
 	}
-	put64(bytes + 16, footer->header_offset);
-	put32(bytes + 24, footer->time);
+	base_put_be64(bytes + 16, footer->header_offset);
+	base_put_be32(bytes + 24, footer->time);
 	memcpy(bytes + 28, footer->creator, sizeof(footer->creator));
-	put32(bytes + 32, footer->creator_version);
-	put64(bytes + 40, footer->original_bytes);
-	put64(bytes + 48, footer->current_bytes);
-	put16(bytes + 56, footer->geometry.cylinders);
+	base_put_be32(bytes + 32, footer->creator_version);
+	base_put_be64(bytes + 40, footer->original_bytes);
+	base_put_be64(bytes + 48, footer->current_bytes);
+	base_put_be16(bytes + 56, footer->geometry.cylinders);
 	bytes[58] = footer->geometry.heads;
 	bytes[59] = footer->geometry.sectors;
-	put32(bytes + 60, (uint32_t)footer->type);
+	base_put_be32(bytes + 60, (uint32_t)footer->type);
 	memcpy(bytes + 68, footer->id.bytes, sizeof(footer->id.bytes));
-	put32(bytes + FOOTER_SUM, vhd_checksum(bytes, VHD_FOOTER_BYTES, FOOTER_SUM));
+	base_put_be32(bytes + FOOTER_SUM, vhd_checksum(bytes, VHD_FOOTER_BYTES, FOOTER_SUM));
 }
 
 static int header_fields_check(const struct vhd_header *header, struct base_error *err)
@@ -188,33 +146,33 @@ int vhd_header_decode(const uint8_t bytes[VHD_HEADER_BYTES], bool lenient,
 {
 	struct vhd_header header = { 0 };
 	uint32_t sum = vhd_checksum(bytes, VHD_HEADER_BYTES, HEADER_SUM);
-	uint32_t version = get32(bytes + 24);
+	uint32_t version = base_get_be32(bytes + 24);
 	int code;
 
 	if (memcmp(bytes, header_cookie, sizeof(header_cookie)) != 0)
 		return base_fail(err, -EBADMSG, "VHD header: no 'cxsparse' at 0");
-	header.sum_wrong = get32(bytes + HEADER_SUM) != sum;
+	header.sum_wrong = base_get_be32(bytes + HEADER_SUM) != sum;
 	if (header.sum_wrong && !lenient)
 		return base_fail(err, -EBADMSG,
 				 "VHD header: checksum 0x%08" PRIx32
 				 " at 36, computed 0x%08" PRIx32,
-				 get32(bytes + HEADER_SUM), sum);
+				 base_get_be32(bytes + HEADER_SUM), sum);
 	if (version >> 16 != VERSION >> 16)
 		return base_fail(err, -EBADMSG,
 				 "VHD header: version 0x%08" PRIx32 " at 24: 0x%08x known", version,
 				 VERSION);
-	header.bat_offset = get64(bytes + 16);
-	header.entries = get32(bytes + 28);
-	header.block_bytes = get32(bytes + 32);
+	header.bat_offset = base_get_be64(bytes + 16);
+	header.entries = base_get_be32(bytes + 28);
+	header.block_bytes = base_get_be32(bytes + 32);
 	memcpy(header.parent_id.bytes, bytes + 40, sizeof(header.parent_id.bytes));
-	header.parent_time = get32(bytes + 56);
+	header.parent_time = base_get_be32(bytes + 56);
 	memcpy(header.parent_name, bytes + 64, sizeof(header.parent_name));
 	for (uint32_t i = 0; i < VHD_LOCATORS; i++) {
 		const uint8_t *at = bytes + 576 + 24 * (size_t)i;
 
-		header.locators[i] = (struct vhd_locator){ .code = get32(at),
-							   .length_bytes = get32(at + 8),
-							   .offset_bytes = get64(at + 16) };
+		header.locators[i] = (struct vhd_locator){ .code = base_get_be32(at),
+							   .length_bytes = base_get_be32(at + 8),
+							   .offset_bytes = base_get_be64(at + 16) };
 	}
 	code = header_fields_check(&header, err);
 	if (code < 0)
@@ -228,14 +186,14 @@ void vhd_header_encode(const struct vhd_header *header, uint8_t bytes[VHD_HEADER
 	if (memcmp(bytes, header_cookie, sizeof(header_cookie)) != 0) {
 		memset(bytes, 0, VHD_HEADER_BYTES);
 		memcpy(bytes, header_cookie, sizeof(header_cookie));
-		put64(bytes + 8, VHD_NO_OFFSET);
-		put32(bytes + 24, VERSION);
+		base_put_be64(bytes + 8, VHD_NO_OFFSET);
+		base_put_be32(bytes + 24, VERSION);
 	}
-	put64(bytes + 16, header->bat_offset);
-	put32(bytes + 28, header->entries);
-	put32(bytes + 32, header->block_bytes);
+	base_put_be64(bytes + 16, header->bat_offset);
+	base_put_be32(bytes + 28, header->entries);
+	base_put_be32(bytes + 32, header->block_bytes);
 	memcpy(bytes + 40, header->parent_id.bytes, sizeof(header->parent_id.bytes));
-	put32(bytes + 56, header->parent_time);
+	base_put_be32(bytes + 56, header->parent_time);
 	memcpy(bytes + 64, header->parent_name, sizeof(header->parent_name));
 	for (uint32_t i = 0; i < VHD_LOCATORS; i++) {
 		const struct vhd_locator *locator = &header->locators[i];
@@ -245,13 +203,14 @@ void vhd_header_encode(const struct vhd_header *header, uint8_t bytes[VHD_HEADER
 
 		/* The space is in bytes, as Hyper-V writes it; the spec says sectors.  One that is
 		 * there stays as it is when the locator does. */
-		if (get32(at) != locator->code || get32(at + 8) != locator->length_bytes)
-			put32(at + 4, space);
-		put32(at, locator->code);
-		put32(at + 8, locator->length_bytes);
-		put64(at + 16, locator->offset_bytes);
+		if (base_get_be32(at) != locator->code ||
+		    base_get_be32(at + 8) != locator->length_bytes)
+			base_put_be32(at + 4, space);
+		base_put_be32(at, locator->code);
+		base_put_be32(at + 8, locator->length_bytes);
+		base_put_be64(at + 16, locator->offset_bytes);
 	}
-	put32(bytes + HEADER_SUM, vhd_checksum(bytes, VHD_HEADER_BYTES, HEADER_SUM));
+	base_put_be32(bytes + HEADER_SUM, vhd_checksum(bytes, VHD_HEADER_BYTES, HEADER_SUM));
 }
 
 struct vhd_geometry vhd_geometry_of(uint64_t size_bytes)
@@ -410,10 +369,10 @@ int vhd_utf16_encode(const char *path, bool little_endian, uint8_t *to, size_t c
 
 uint32_t vhd_bat_get(const uint8_t *sector, uint32_t index)
 {
-	return get32(sector + 4 * (size_t)index);
+	return base_get_be32(sector + 4 * (size_t)index);
 }
 
 void vhd_bat_put(uint8_t *sector, uint32_t index, uint32_t value)
 {
-	put32(sector + 4 * (size_t)index, value);
+	base_put_be32(sector + 4 * (size_t)index, value);
 }

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "hypervisor/netvsp/rndis_oid.h"
 
 #define VNET_NEEDS_CSUM 0x01u
@@ -32,26 +33,13 @@
 #define PLAIN_HEAD_BYTES 256u /* without large sends; most acknowledgements and requests fit */
 #define LENGTH_FIELD_MAX 65535u
 
-/* --- network byte order --- */
-
-static uint16_t get_be16(const uint8_t *from)
-{
-	return (uint16_t)(from[0] << 8 | from[1]);
-}
-
-static void put_be16(uint8_t *to, uint32_t value)
-{
-	to[0] = (uint8_t)(value >> 8);
-	to[1] = (uint8_t)value;
-}
-
 /* The ones' complement sum of RFC 1071, folded, on top of @sum. */
 static uint32_t sum_bytes(const uint8_t *bytes, uint32_t size_bytes, uint64_t sum)
 {
 	uint32_t at = 0;
 
 	for (; size_bytes - at >= 2; at += 2)
-		sum += get_be16(bytes + at);
+		sum += base_get_be16(bytes + at);
 	if (at < size_bytes)
 		sum += (uint32_t)bytes[at] << 8;
 	while (sum > 0xFFFF)
@@ -98,12 +86,12 @@ static int find_network(const uint8_t *head, uint32_t head_bytes, struct layers 
 			struct base_error *err)
 {
 	uint32_t at = NETVSP_ETHERNET_BYTES;
-	uint16_t type = get_be16(head + 12);
+	uint16_t type = base_get_be16(head + 12);
 
 	if (type == TYPE_VLAN) {
 		if (head_bytes < at + NETVSP_VLAN_BYTES)
 			return bad(err, "cut in its VLAN tag");
-		type = get_be16(head + at + 2);
+		type = base_get_be16(head + at + 2);
 		at += NETVSP_VLAN_BYTES;
 	}
 	layers->network_at = at;
@@ -156,8 +144,8 @@ static void vnet_checksum(uint8_t *vnet, uint32_t start, uint32_t offset)
 
 static void fill_ip4_checksum(uint8_t *ip)
 {
-	put_be16(ip + 10, 0);
-	put_be16(ip + 10, ~sum_bytes(ip, (ip[0] & 0xFu) * 4, 0) & 0xFFFF);
+	base_put_be16(ip + 10, 0);
+	base_put_be16(ip + 10, ~sum_bytes(ip, (ip[0] & 0xFu) * 4, 0) & 0xFFFF);
 }
 
 /* The guest left a length and a sum of the pseudo header without a length: fill both in, as
@@ -189,13 +177,14 @@ static int plan_segments(struct netvsp_tx_frame *frame, uint8_t *head, const str
 	if (length > LENGTH_FIELD_MAX)
 		return bad(err, "a large send beyond what IP can say");
 	if (layers->is_ip6) {
-		put_be16(ip + 4, length);
+		base_put_be16(ip + 4, (uint16_t)length);
 	} else {
-		put_be16(ip + 2, length);
+		base_put_be16(ip + 2, (uint16_t)length);
 		fill_ip4_checksum(ip);
 	}
 	length = frame->frame_bytes - tcp_at;
-	put_be16(tcp + TCP_CHECKSUM_AT, sum_bytes(tcp + TCP_CHECKSUM_AT, 2, length));
+	base_put_be16(tcp + TCP_CHECKSUM_AT,
+		      (uint16_t)(sum_bytes(tcp + TCP_CHECKSUM_AT, 2, length)));
 	vnet_checksum(frame->vnet, tcp_at, TCP_CHECKSUM_AT);
 	if (length - tcp_head <= mss)
 		return 0; /* one segment: nothing to cut */
@@ -233,8 +222,8 @@ static void insert_vlan(struct netvsp_tx_frame *frame)
 	uint8_t *bytes = frame->bytes;
 
 	memmove(bytes, bytes + NETVSP_VLAN_BYTES, 12);
-	put_be16(bytes + 12, TYPE_VLAN);
-	put_be16(bytes + 14, frame->wishes.vlan_tci);
+	base_put_be16(bytes + 12, TYPE_VLAN);
+	base_put_be16(bytes + 14, frame->wishes.vlan_tci);
 	frame->head = bytes;
 	frame->head_send_bytes += NETVSP_VLAN_BYTES;
 	if ((frame->vnet[0] & VNET_NEEDS_CSUM) != 0)
@@ -278,7 +267,7 @@ int netvsp_tx_plan(struct netvsp_tx_frame *frame, const struct netvsp_tx_rules *
 		if (rc < 0)
 			return rc;
 	}
-	if (wishes->vlan && get_be16(head + 12) != TYPE_VLAN)
+	if (wishes->vlan && base_get_be16(head + 12) != TYPE_VLAN)
 		insert_vlan(frame);
 	return 0;
 }
@@ -293,9 +282,9 @@ static uint8_t transport_of(const uint8_t *frame, uint32_t frame_bytes)
 
 	if (frame_bytes < NETVSP_ETHERNET_BYTES)
 		return 0;
-	type = get_be16(frame + 12);
+	type = base_get_be16(frame + 12);
 	if (type == TYPE_VLAN && frame_bytes >= at + NETVSP_VLAN_BYTES) {
-		type = get_be16(frame + at + 2);
+		type = base_get_be16(frame + at + 2);
 		at += NETVSP_VLAN_BYTES;
 	}
 	if (type == TYPE_IP4 && frame_bytes - at >= IP4_BYTES_MIN)
@@ -323,7 +312,7 @@ int netvsp_rx_plan(const uint8_t vnet[NETVSP_VNET_BYTES], uint8_t *frame, uint32
 		sum = ~sum_bytes(frame + start, frame_bytes - start, 0) & 0xFFFF;
 		if (sum == 0 && offset == UDP_CHECKSUM_AT)
 			sum = 0xFFFF; /* 0 would mean that there is none */
-		put_be16(frame + start + offset, sum);
+		base_put_be16(frame + start + offset, (uint16_t)sum);
 		receive.tcp_good = offset == TCP_CHECKSUM_AT;
 		receive.udp_good = offset == UDP_CHECKSUM_AT;
 	} else if ((vnet[0] & VNET_DATA_VALID) != 0) {
@@ -357,12 +346,12 @@ void netvsp_rarp(uint8_t to[NETVSP_RARP_BYTES], const uint8_t mac[6])
 	memset(to, 0, NETVSP_RARP_BYTES);
 	memset(to, 0xFF, 6);
 	memcpy(to + 6, mac, 6);
-	put_be16(to + 12, TYPE_RARP);
-	put_be16(to + 14, 1); /* Ethernet */
-	put_be16(to + 16, TYPE_IP4);
+	base_put_be16(to + 12, TYPE_RARP);
+	base_put_be16(to + 14, 1); /* Ethernet */
+	base_put_be16(to + 16, TYPE_IP4);
 	to[18] = 6;
 	to[19] = 4;
-	put_be16(to + 20, 3); /* who am I */
+	base_put_be16(to + 20, 3); /* who am I */
 	memcpy(to + 22, mac, 6);
 	memcpy(to + 32, mac, 6);
 }

@@ -137,8 +137,8 @@ static void report_luns(const struct scsi_call *call)
 		data[8 + 8 * (size_t)count + 1] = (uint8_t)lun;
 		count++;
 	}
-	scsi_put32(data, 8 * count);
-	scsi_good_data(call, 8 + 8 * count, scsi_get32(call->cdb + 6));
+	base_put_be32(data, 8 * count);
+	scsi_good_data(call, 8 + 8 * count, base_get_be32(call->cdb + 6));
 }
 
 static void start_stop(const struct scsi_call *call)
@@ -237,13 +237,13 @@ static void report_opcodes(const struct scsi_call *call)
 			continue;
 		memset(at, 0, 8);
 		at[0] = rows[i].opcode;
-		scsi_put16(at + 2, rows[i].service_action);
+		base_put_be16(at + 2, rows[i].service_action);
 		at[5] = (rows[i].flags & SERVICE) != 0; /* SERVACTV */
-		scsi_put16(at + 6, rows[i].cdb_bytes);
+		base_put_be16(at + 6, rows[i].cdb_bytes);
 		at += 8;
 	}
-	scsi_put32(call->plan->data, (uint32_t)(at - call->plan->data - 4));
-	scsi_good_data(call, (uint32_t)(at - call->plan->data), scsi_get32(call->cdb + 6));
+	base_put_be32(call->plan->data, (uint32_t)(at - call->plan->data - 4));
+	scsi_good_data(call, (uint32_t)(at - call->plan->data), base_get_be32(call->cdb + 6));
 }
 
 static const struct row *row_find(const struct scsi_unit *unit, const uint8_t *cdb, bool *ret_other)

@@ -22,20 +22,20 @@ static struct extent extent_of(const uint8_t *cdb)
 
 	switch (cdb[0] >> 5) {
 	case 0:
-		extent.lba = scsi_get32(cdb) & 0x1fffff;
+		extent.lba = base_get_be32(cdb) & 0x1fffff;
 		extent.count = cdb[4] == 0 ? 256 : cdb[4];
 		break;
 	case 4:
-		extent.lba = scsi_get64(cdb + 2);
-		extent.count = scsi_get32(cdb + 10);
+		extent.lba = base_get_be64(cdb + 2);
+		extent.count = base_get_be32(cdb + 10);
 		break;
 	case 5:
-		extent.lba = scsi_get32(cdb + 2);
-		extent.count = scsi_get32(cdb + 6);
+		extent.lba = base_get_be32(cdb + 2);
+		extent.count = base_get_be32(cdb + 6);
 		break;
 	default:
-		extent.lba = scsi_get32(cdb + 2);
-		extent.count = scsi_get16(cdb + 7);
+		extent.lba = base_get_be32(cdb + 2);
+		extent.count = base_get_be16(cdb + 7);
 		break;
 	}
 	return extent;
@@ -122,7 +122,7 @@ void scsi_unmap(const struct scsi_call *call)
 		scsi_refuse_field(call->plan);
 		return;
 	}
-	scsi_want_parameters(call, scsi_get16(call->cdb + 7));
+	scsi_want_parameters(call, base_get_be16(call->cdb + 7));
 }
 
 void scsi_unmap_range(const struct scsi_unit *unit, const struct scsi_plan *plan, uint32_t index,
@@ -130,8 +130,8 @@ void scsi_unmap_range(const struct scsi_unit *unit, const struct scsi_plan *plan
 {
 	const uint8_t *range = plan->data + 8 + 16 * (size_t)index;
 
-	*ret_offset_bytes = scsi_get64(range) * unit->block_bytes;
-	*ret_length_bytes = (uint64_t)scsi_get32(range + 8) * unit->block_bytes;
+	*ret_offset_bytes = base_get_be64(range) * unit->block_bytes;
+	*ret_length_bytes = (uint64_t)base_get_be32(range + 8) * unit->block_bytes;
 }
 
 /* All ranges are checked before the first takes effect. */
@@ -139,7 +139,7 @@ void scsi_unmap_list(const struct scsi_call *call)
 {
 	struct scsi_plan *plan = call->plan;
 	uint32_t size = (uint32_t)plan->length_bytes;
-	uint32_t ranges_bytes = size < 8 ? 0 : scsi_get16(plan->data + 2);
+	uint32_t ranges_bytes = size < 8 ? 0 : base_get_be16(plan->data + 2);
 	uint32_t count = ranges_bytes / 16;
 
 	if (size < 8 || ranges_bytes % 16 != 0 || ranges_bytes > size - 8) {
@@ -152,8 +152,8 @@ void scsi_unmap_list(const struct scsi_call *call)
 	}
 	for (uint32_t i = 0; i < count; i++) {
 		struct extent extent = {
-			.lba = scsi_get64(plan->data + 8 + 16 * (size_t)i),
-			.count = scsi_get32(plan->data + 16 + 16 * (size_t)i),
+			.lba = base_get_be64(plan->data + 8 + 16 * (size_t)i),
+			.count = base_get_be32(plan->data + 16 + 16 * (size_t)i),
 		};
 
 		if (!extent_take(call, extent))
@@ -224,8 +224,8 @@ void scsi_read_capacity10(const struct scsi_call *call)
 {
 	uint64_t last = call->unit->size_bytes / call->unit->block_bytes - 1;
 
-	scsi_put32(call->plan->data, last > UINT32_MAX ? UINT32_MAX : (uint32_t)last);
-	scsi_put32(call->plan->data + 4, call->unit->block_bytes);
+	base_put_be32(call->plan->data, last > UINT32_MAX ? UINT32_MAX : (uint32_t)last);
+	base_put_be32(call->plan->data + 4, call->unit->block_bytes);
 	scsi_good_data(call, 8, 8);
 }
 
@@ -235,13 +235,13 @@ void scsi_read_capacity16(const struct scsi_call *call)
 	uint32_t ratio = call->unit->physical_block_bytes / call->unit->block_bytes;
 
 	memset(data, 0, 32);
-	scsi_put64(data, call->unit->size_bytes / call->unit->block_bytes - 1);
-	scsi_put32(data + 8, call->unit->block_bytes);
+	base_put_be64(data, call->unit->size_bytes / call->unit->block_bytes - 1);
+	base_put_be32(data + 8, call->unit->block_bytes);
 	while (ratio > 1) {
 		data[13]++; /* logical blocks per physical one, as an exponent */
 		ratio /= 2;
 	}
 	if (call->unit->unmap_bytes != 0)
 		data[14] = 0x80 | 0x40; /* LBPME, LBPRZ */
-	scsi_good_data(call, 32, scsi_get32(call->cdb + 10));
+	scsi_good_data(call, 32, base_get_be32(call->cdb + 10));
 }

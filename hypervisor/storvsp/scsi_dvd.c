@@ -27,7 +27,7 @@ static void put_address(uint8_t *to, uint32_t block, bool msf)
 	uint64_t frames = (uint64_t)block + MSF_OFFSET;
 
 	if (!msf) {
-		scsi_put32(to, block);
+		base_put_be32(to, block);
 		return;
 	}
 	to[0] = 0;
@@ -74,8 +74,8 @@ void scsi_read_toc(const struct scsi_call *call)
 		scsi_refuse_field(call->plan);
 		return;
 	}
-	scsi_put16(data, (uint32_t)(at - data - 2));
-	scsi_good_data(call, (uint32_t)(at - data), scsi_get16(cdb + 7));
+	base_put_be16(data, (uint16_t)(at - data - 2));
+	scsi_good_data(call, (uint32_t)(at - data), base_get_be16(cdb + 7));
 }
 
 /* --- GET CONFIGURATION --- */
@@ -115,7 +115,7 @@ static uint8_t *put_feature(const struct scsi_unit *unit, const struct feature *
 {
 	uint32_t profile = current_profile(unit);
 
-	scsi_put16(to, feature->code);
+	base_put_be16(to, (uint16_t)feature->code);
 	to[2] = feature->version_and_bits;
 	if (feature->with_medium && unit->has_medium)
 		to[2] |= 1;
@@ -133,7 +133,7 @@ void scsi_get_configuration(const struct scsi_call *call)
 	uint8_t *data = call->plan->data;
 	uint8_t *at = data + 8;
 	uint32_t request = call->cdb[1] & 3; /* 0 all, 1 the current ones, 2 one of them */
-	uint32_t first = scsi_get16(call->cdb + 2);
+	uint32_t first = base_get_be16(call->cdb + 2);
 
 	if (request == 3) {
 		scsi_refuse_field(call->plan);
@@ -150,9 +150,9 @@ void scsi_get_configuration(const struct scsi_call *call)
 		at = put_feature(call->unit, feature, at);
 	}
 	memset(data, 0, 8);
-	scsi_put32(data, (uint32_t)(at - data - 4));
-	scsi_put16(data + 6, current_profile(call->unit));
-	scsi_good_data(call, (uint32_t)(at - data), scsi_get16(call->cdb + 7));
+	base_put_be32(data, (uint32_t)(at - data - 4));
+	base_put_be16(data + 6, (uint16_t)(current_profile(call->unit)));
+	scsi_good_data(call, (uint32_t)(at - data), base_get_be16(call->cdb + 7));
 }
 
 /* Polled only: the state of the medium.  That it has changed is told as a unit attention. */
@@ -167,15 +167,15 @@ void scsi_get_event(const struct scsi_call *call)
 	memset(data, 0, 8);
 	data[3] = EVENT_MEDIA; /* classes supported */
 	if ((call->cdb[4] & EVENT_MEDIA) == 0) {
-		scsi_put16(data, 2);
+		base_put_be16(data, 2);
 		data[2] = 0x80; /* NEA: none of those asked for */
-		scsi_good_data(call, 4, scsi_get16(call->cdb + 7));
+		scsi_good_data(call, 4, base_get_be16(call->cdb + 7));
 		return;
 	}
-	scsi_put16(data, 6);
+	base_put_be16(data, 6);
 	data[2] = 4; /* class: media */
 	data[5] = call->unit->has_medium ? 2 : 0;
-	scsi_good_data(call, 8, scsi_get16(call->cdb + 7));
+	scsi_good_data(call, 8, base_get_be16(call->cdb + 7));
 }
 
 void scsi_read_disc_information(const struct scsi_call *call)
@@ -187,23 +187,23 @@ void scsi_read_disc_information(const struct scsi_call *call)
 		return;
 	}
 	memset(data, 0, 34);
-	scsi_put16(data, 32);
+	base_put_be16(data, 32);
 	data[2] = 0x0e; /* last session complete, finalized */
 	data[3] = 1;    /* first track */
 	data[4] = 1;    /* sessions */
 	data[5] = 1;    /* first and last track of the last session */
 	data[6] = 1;
-	data[7] = 0x20;                    /* unrestricted use */
-	scsi_put32(data + 16, UINT32_MAX); /* there is no further lead-in and lead-out */
-	scsi_put32(data + 20, UINT32_MAX);
-	scsi_good_data(call, 34, scsi_get16(call->cdb + 7));
+	data[7] = 0x20;                       /* unrestricted use */
+	base_put_be32(data + 16, UINT32_MAX); /* there is no further lead-in and lead-out */
+	base_put_be32(data + 20, UINT32_MAX);
+	scsi_good_data(call, 34, base_get_be16(call->cdb + 7));
 }
 
 void scsi_read_track_information(const struct scsi_call *call)
 {
 	uint8_t *data = call->plan->data;
 	uint32_t kind = call->cdb[1] & 3; /* 0 by address, 1 by track, 2 by session */
-	uint32_t number = scsi_get32(call->cdb + 2);
+	uint32_t number = base_get_be32(call->cdb + 2);
 
 	if (kind == 3 || (kind != 0 && number != 1) ||
 	    (kind == 0 && number >= last_block(call->unit))) {
@@ -211,17 +211,17 @@ void scsi_read_track_information(const struct scsi_call *call)
 		return;
 	}
 	memset(data, 0, 36);
-	scsi_put16(data, 34);
+	base_put_be16(data, 34);
 	data[2] = 1; /* track, session */
 	data[3] = 1;
 	data[5] = 4; /* data track */
 	data[6] = 1; /* mode 1 */
-	scsi_put32(data + 24, last_block(call->unit));
-	scsi_good_data(call, 36, scsi_get16(call->cdb + 7));
+	base_put_be32(data + 24, last_block(call->unit));
+	scsi_good_data(call, 36, base_get_be16(call->cdb + 7));
 }
 
 void scsi_mechanism_status(const struct scsi_call *call)
 {
 	memset(call->plan->data, 0, 8);
-	scsi_good_data(call, 8, scsi_get16(call->cdb + 8));
+	scsi_good_data(call, 8, base_get_be16(call->cdb + 8));
 }

@@ -37,7 +37,7 @@ static void standard(const struct scsi_call *call, uint8_t type)
 	memcpy(data + 8, vendor, 8); /* NOLINT(bugprone-not-null-terminated-result) */
 	memcpy(data + 16, call->unit->dvd ? product_dvd : product_disk, 16);
 	memcpy(data + 32, revision, 4); /* NOLINT(bugprone-not-null-terminated-result) */
-	scsi_good_data(call, STANDARD_BYTES, scsi_get16(call->cdb + 3));
+	scsi_good_data(call, STANDARD_BYTES, base_get_be16(call->cdb + 3));
 }
 
 void scsi_inquiry_absent(const struct scsi_call *call)
@@ -80,7 +80,7 @@ static uint32_t page_identification(const struct scsi_unit *unit, uint8_t *to)
 	naa[1] = 3; /* NAA, of the unit */
 	naa[2] = 0;
 	naa[3] = 16;
-	scsi_put32(naa + 4, 0x60022480);
+	base_put_be32(naa + 4, 0x60022480);
 	memcpy(naa + 8, id, 12);
 	for (uint32_t i = 0; i < 4; i++)
 		naa[8 + 8 + i] ^= id[12 + i];
@@ -107,23 +107,23 @@ static uint32_t page_limits(const struct scsi_unit *unit, uint8_t *to)
 
 	memset(to, 0, 0x3c);
 	page[4] = 1; /* WSNZ: WRITE SAME of "to the end" is refused */
-	scsi_put16(page + 6, blocks(unit, unit->physical_block_bytes));
-	scsi_put32(page + 8, blocks(unit, unit->transfer_bytes_max));
-	scsi_put32(page + 12, blocks(unit, unit->transfer_bytes_max));
+	base_put_be16(page + 6, (uint16_t)(blocks(unit, unit->physical_block_bytes)));
+	base_put_be32(page + 8, blocks(unit, unit->transfer_bytes_max));
+	base_put_be32(page + 12, blocks(unit, unit->transfer_bytes_max));
 	if (unit->unmap_bytes != 0) {
-		scsi_put32(page + 20, UINT32_MAX);
-		scsi_put32(page + 24, SCSI_UNMAP_RANGES_MAX);
-		scsi_put32(page + 28, blocks(unit, unit->unmap_bytes));
-		scsi_put32(page + 32, 0x80000000U); /* UGAVALID, alignment 0 */
+		base_put_be32(page + 20, UINT32_MAX);
+		base_put_be32(page + 24, SCSI_UNMAP_RANGES_MAX);
+		base_put_be32(page + 28, blocks(unit, unit->unmap_bytes));
+		base_put_be32(page + 32, 0x80000000U); /* UGAVALID, alignment 0 */
 	}
-	scsi_put64(page + 36, blocks(unit, SCSI_ZERO_BYTES_MAX));
+	base_put_be64(page + 36, blocks(unit, SCSI_ZERO_BYTES_MAX));
 	return 0x3c;
 }
 
 static uint32_t page_characteristics(const struct scsi_unit *unit, uint8_t *to)
 {
 	memset(to, 0, 0x3c);
-	scsi_put16(to, unit->solid_state ? 1 : 0); /* rotation: none, or not told */
+	base_put_be16(to, unit->solid_state ? 1 : 0); /* rotation: none, or not told */
 	return 0x3c;
 }
 
@@ -175,8 +175,8 @@ static void vital(const struct scsi_call *call)
 	}
 	data[0] = type_of(call->unit);
 	data[1] = call->cdb[2];
-	scsi_put16(data + 2, size);
-	scsi_good_data(call, 4 + size, scsi_get16(call->cdb + 3));
+	base_put_be16(data + 2, (uint16_t)size);
+	scsi_good_data(call, 4 + size, base_get_be16(call->cdb + 3));
 }
 
 void scsi_inquiry(const struct scsi_call *call)

@@ -42,7 +42,7 @@ static uint32_t page_control(const struct scsi_unit *unit, uint8_t *to)
 	to[1] = 10;
 	to[3] = 0x10;                                  /* unrestricted reordering */
 	to[4] = unit->read_only && !unit->dvd ? 8 : 0; /* SWP */
-	scsi_put16(to + 8, 0xffff);                    /* busy for as long as it takes */
+	base_put_be16(to + 8, 0xffff);                 /* busy for as long as it takes */
 	return 12;
 }
 
@@ -55,8 +55,8 @@ static uint32_t page_capabilities(const struct scsi_unit *unit, uint8_t *to)
 	to[2] = 0x08 | 0x03;                                    /* reads DVD-ROM, CD-RW, CD-R */
 	to[4] = 0x20 | 0x40;                                    /* mode 2 form 2, multi-session */
 	to[6] = 0x20 | 0x08 | 0x01 | (unit->locked ? 0x02 : 0); /* tray, eject, lock */
-	scsi_put16(to + 8, 0x1100); /* 4 x DVD, as good a figure as any */
-	scsi_put16(to + 14, 0x1100);
+	base_put_be16(to + 8, 0x1100); /* 4 x DVD, as good a figure as any */
+	base_put_be16(to + 14, 0x1100);
 	return 22;
 }
 
@@ -106,12 +106,12 @@ static uint32_t descriptor_write(const struct scsi_unit *unit, bool wide, uint8_
 
 	if (wide) {
 		memset(to, 0, 16);
-		scsi_put64(to, count);
-		scsi_put32(to + 12, unit->block_bytes);
+		base_put_be64(to, count);
+		base_put_be32(to + 12, unit->block_bytes);
 		return 16;
 	}
-	scsi_put32(to, count > UINT32_MAX ? UINT32_MAX : (uint32_t)count);
-	scsi_put32(to + 4, unit->block_bytes); /* three bytes of length behind a zero */
+	base_put_be32(to, count > UINT32_MAX ? UINT32_MAX : (uint32_t)count);
+	base_put_be32(to + 4, unit->block_bytes); /* three bytes of length behind a zero */
 	return 8;
 }
 
@@ -142,16 +142,16 @@ static void mode_sense(const struct scsi_call *call, bool ten)
 		return;
 	}
 	if (ten) {
-		scsi_put16(data, header + descriptor + pages - 2);
+		base_put_be16(data, (uint16_t)(header + descriptor + pages - 2));
 		data[3] = device_specific(call->unit);
 		data[4] = wide ? 1 : 0;
-		scsi_put16(data + 6, descriptor);
+		base_put_be16(data + 6, (uint16_t)descriptor);
 	} else {
 		data[0] = (uint8_t)(header + descriptor + pages - 1);
 		data[2] = device_specific(call->unit);
 		data[3] = (uint8_t)descriptor;
 	}
-	scsi_good_data(call, header + descriptor + pages, ten ? scsi_get16(cdb + 7) : cdb[4]);
+	scsi_good_data(call, header + descriptor + pages, ten ? base_get_be16(cdb + 7) : cdb[4]);
 }
 
 void scsi_mode_sense6(const struct scsi_call *call)
@@ -181,7 +181,7 @@ void scsi_mode_select6(const struct scsi_call *call)
 
 void scsi_mode_select10(const struct scsi_call *call)
 {
-	mode_select(call, scsi_get16(call->cdb + 7));
+	mode_select(call, base_get_be16(call->cdb + 7));
 }
 
 /* The page at @page is one of ours and says what is in force. */
@@ -231,5 +231,5 @@ void scsi_mode_select6_list(const struct scsi_call *call)
 void scsi_mode_select10_list(const struct scsi_call *call)
 {
 	mode_select_list(call, 8,
-			 call->plan->length_bytes >= 8 ? scsi_get16(call->plan->data + 6) : 0);
+			 call->plan->length_bytes >= 8 ? base_get_be16(call->plan->data + 6) : 0);
 }

@@ -5,6 +5,7 @@
 
 #include <string.h>
 
+#include "base/bytes.h"
 #include "hypervisor/storvsp/scsi.h"
 
 /* Additional sense codes, ASC << 8 | ASCQ. */
@@ -30,39 +31,6 @@ enum scsi_asc {
 	SCSI_ASC_TARGET_FAILURE = 0x4400,
 	SCSI_ASC_REMOVAL_PREVENTED = 0x5302,
 };
-
-static inline uint16_t scsi_get16(const uint8_t *from)
-{
-	return (uint16_t)((uint32_t)from[0] << 8 | from[1]);
-}
-
-static inline uint32_t scsi_get32(const uint8_t *from)
-{
-	return (uint32_t)scsi_get16(from) << 16 | scsi_get16(from + 2);
-}
-
-static inline uint64_t scsi_get64(const uint8_t *from)
-{
-	return (uint64_t)scsi_get32(from) << 32 | scsi_get32(from + 4);
-}
-
-static inline void scsi_put16(uint8_t *to, uint32_t value)
-{
-	to[0] = (uint8_t)(value >> 8);
-	to[1] = (uint8_t)value;
-}
-
-static inline void scsi_put32(uint8_t *to, uint32_t value)
-{
-	scsi_put16(to, value >> 16);
-	scsi_put16(to + 2, value & 0xffff);
-}
-
-static inline void scsi_put64(uint8_t *to, uint64_t value)
-{
-	scsi_put32(to, (uint32_t)(value >> 32));
-	scsi_put32(to + 4, (uint32_t)value);
-}
 
 /* One call: everything a handler looks at. */
 struct scsi_call {

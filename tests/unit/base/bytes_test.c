@@ -237,3 +237,19 @@ Test(bytes, buffer_without_memory_fails_and_keeps_content)
 	cr_assert_eq(base_get_le64(buffer.data), 5);
 	base_buffer_fini(&buffer);
 }
+
+Test(bytes, big_endian)
+{
+	static const uint8_t expected[8] = { 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef };
+	uint8_t bytes[9] = { 0 };
+
+	base_put_be64(bytes + 1, 0x0123456789abcdefULL); /* unaligned */
+	cr_assert_eq(memcmp(bytes + 1, expected, sizeof(expected)), 0);
+	cr_assert_eq(base_get_be64(bytes + 1), 0x0123456789abcdefULL);
+	cr_assert_eq(base_get_be32(expected + 3), 0x6789abcdU);
+	cr_assert_eq(base_get_be16(expected + 1), 0x2345U);
+	base_put_be32(bytes, 0x6789abcdU);
+	cr_assert_eq(memcmp(bytes, expected + 3, 4), 0);
+	base_put_be16(bytes, 0x2345U);
+	cr_assert_eq(memcmp(bytes, expected + 1, 2), 0);
+}
