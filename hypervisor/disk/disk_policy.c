@@ -163,18 +163,19 @@ static void retry_asked(struct base_io_task *task)
 
 /* --- giving back --- */
 
+#ifdef GODWIT_MUTANT_DISK_GIVE_BACK
+#define GIVES_BACK false
+#else
+#define GIVES_BACK true
+#endif
+
 bool disk_gives_back(const struct disk_io *io)
 {
-#ifdef GODWIT_MUTANT_DISK_GIVE_BACK
-	(void)io;
-	return false;
-#else
 	const struct disk *disk = io->disk;
 
-	if (atomic_load(&disk->giving_back) == 0)
+	if (atomic_load(&disk->giving_back) == 0 || !GIVES_BACK)
 		return false;
 	return disk->parked || io->in_flight || disk_stall_blocks(io);
-#endif
 }
 
 static void give_back_list(struct disk *disk, struct disk_io_list *list)
@@ -198,12 +199,10 @@ static void give_asked(struct base_io_task *task)
 	struct disk *disk = (struct disk *)((char *)task - offsetof(struct disk, give_task));
 
 	atomic_store(&disk->give_posted, false);
-	if (atomic_load(&disk->giving_back) == 0)
+	if (atomic_load(&disk->giving_back) == 0 || !GIVES_BACK)
 		return;
-#ifndef GODWIT_MUTANT_DISK_GIVE_BACK
 	give_back_list(disk, &disk->stalled);
 	give_back_list(disk, &disk->waiting);
-#endif
 }
 
 void disk_give_back(struct disk *disk)
