@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# bus_initramfs.sh KERNEL-VERSION OUT: an initramfs that loads the kernel's own drivers for VMBus, uses
-# disk and network, says what it found, and waits to be shut down from outside.
+# bus_initramfs.sh KERNEL-VERSION OUT [MODULE...]: an initramfs that loads the kernel's own drivers for
+# VMBus (and MODULEs), uses disk and network, says what it found, and waits to be shut down from outside.
 set -euo pipefail
 version=$1 out=$2
 work=$(mktemp -d)
@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 
 mkdir "$work"/{bin,sbin,modules,proc,sys,dev}
 cp "$(command -v busybox)" "$work/bin/busybox"
-for module in hv_vmbus hv_utils hv_storvsc sd_mod hv_netvsc; do
+for module in hv_vmbus hv_utils hv_storvsc sd_mod hv_netvsc "${@:3}"; do
 	modprobe -S "$version" --show-depends "$module"
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r path; do
 	cp "$path" "$work/modules/" && echo "${path##*/}" >>"$work/modules/order"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # worker.sh [CHECK...] [GODWIT-VM [TEST-GUEST]]: boots one lab node and runs the worker's lab checks
-# in it: boot_linux, cpu_mask and core (default: all). Exit 0 ok, 77 nothing could run, else a failure.
+# in it: boot_linux, disk_boot, cpu_mask and core (default: all). Exit 0 ok, 77 nothing could run, else a failure.
 # GODWIT_VM and TEST_GUEST name the binaries when the arguments do not; TEST_PROGRAMS is the folder of
 # the unit tests, beside the worker by default.
 set -u
@@ -9,11 +9,11 @@ set -u
 . "$(dirname "$(readlink -f "$0")")/lab_lib.sh"
 
 checks=()
-while [[ ${1:-} == boot_linux || ${1:-} == cpu_mask || ${1:-} == core ]]; do
+while [[ ${1:-} =~ ^(boot_linux|disk_boot|cpu_mask|core)$ ]]; do
 	checks+=("$1")
 	shift
 done
-((${#checks[@]} > 0)) || checks=(boot_linux cpu_mask core)
+((${#checks[@]} > 0)) || checks=(boot_linux disk_boot cpu_mask core)
 GODWIT_VM=$(readlink -f "${1:-${GODWIT_VM:-/nonexistent}}")
 TEST_GUEST=$(readlink -f "${2:-${TEST_GUEST:-/nonexistent}}")
 export GODWIT_VM TEST_GUEST
