@@ -36,8 +36,8 @@ same_on_disk() {
 
 rdma_write() {
 	check rdma-link grep -q 'rxe0/1 state ACTIVE' <(rdma link)
-	if ! command -v rping >/dev/null; then
-		skip rdma-rping "no rping: Debian package rdmacm-utils"
+	if ! command -v rping >/dev/null || [[ ! -d /etc/libibverbs.d ]]; then
+		skip rdma-rping "Debian packages rdmacm-utils and ibverbs-providers"
 		return
 	fi
 	if [[ $LAB_NODE == 1 ]]; then
