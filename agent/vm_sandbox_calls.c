@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -169,6 +170,8 @@ static const unsigned long ioctl_requests[] = {
 	KVM_HAS_DEVICE_ATTR,
 	KVM_X86_SET_MSR_FILTER,
 	KVM_SMI,
+	/* queues of network cards, as the guest opens and closes them */
+	TUNSETQUEUE,
 	/* the terminal, restored at the end */
 	TCGETS,
 	TCSETS,

@@ -72,7 +72,10 @@ static void queues_init(struct netvsp *netvsp)
 		queue->loop = options->loops[i % options->loop_count];
 		queue->tap_fd = options->tap_fds[i];
 		netvsp_rx_init(queue);
+		netvsp_queue_take_part(queue, false);
 	}
+	for (uint32_t i = netvsp->queue_limit; i < options->queue_count; i++)
+		(void)!netvsp_tap_take_part(options->tap_fds[i], false);
 }
 
 struct ring_question {

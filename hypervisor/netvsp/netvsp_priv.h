@@ -182,6 +182,8 @@ int netvsp_offer(struct netvsp *netvsp, uint32_t index, struct vmbus_channel **r
 /* Any thread: the queue looks again at what control has published. */
 void netvsp_queue_kick(struct netvsp_queue *queue);
 void netvsp_queue_sync(struct netvsp_queue *queue);
+/* The queue's channel is open, or not: whether the TAP device gives it frames. */
+void netvsp_queue_take_part(struct netvsp_queue *queue, bool takes_part);
 /* On its loop: send what waits; false while something still does. */
 bool netvsp_queue_flush(struct netvsp_queue *queue);
 /* Complete a packet of the guest, now or when there is room; at most one waits. */
@@ -209,6 +211,13 @@ void netvsp_rx_drop_held(struct netvsp_queue *queue);
 /* Nothing of the queue is in the ring or on its timers any more.  Not on a loop's thread. */
 void netvsp_rx_end(struct netvsp_queue *queue);
 bool netvsp_rx_send_held(struct netvsp_queue *queue); /* false: still no room */
+
+/* --- netvsp_tap.c --- */
+
+/* Whether the kernel gives frames to this queue of a device: it spreads flows over all that take
+ * part, so one that nobody reads must not.  Frames that it holds are lost when it leaves.  Waits
+ * for the kernel's network configuration lock, which others hold for moments.  0; -errno. */
+BASE_MUST_CHECK int netvsp_tap_take_part(int tap_fd, bool takes_part);
 
 /* --- netvsp_poller.c: for loops without a ring --- */
 

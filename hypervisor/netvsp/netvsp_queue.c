@@ -213,6 +213,16 @@ static void channel_ready(void *device, struct vmbus_channel *channel)
 		netvsp_rx_update(queue); /* sections may be free again */
 }
 
+void netvsp_queue_take_part(struct netvsp_queue *queue, bool takes_part)
+{
+	const int rc = queue->index == 0 ? 0 : netvsp_tap_take_part(queue->tap_fd, takes_part);
+
+	if (rc < 0)
+		base_log(BASE_LOG_WARNING, "net.tap-error", "vm=%s card=%u queue=%u why=%s",
+			 base_log_str(queue->netvsp->options.vm_name), queue->netvsp->options.index,
+			 queue->index, base_log_str(strerrordesc_np(-rc)));
+}
+
 static int channel_opened(void *device, struct vmbus_channel *channel,
 			  const uint8_t user_data[VMBUS_USER_DATA_BYTES])
 {
@@ -222,6 +232,7 @@ static int channel_opened(void *device, struct vmbus_channel *channel,
 	queue->channel = channel;
 	queue->waiting.is_set = false;
 	atomic_store(&queue->is_open, true);
+	netvsp_queue_take_part(queue, true);
 	if (queue->index == 0)
 		netvsp_control_reset(queue->netvsp);
 	netvsp_queue_sync(queue);
@@ -236,6 +247,7 @@ static void channel_closing(void *device, struct vmbus_channel *channel)
 	queue->channel = NULL;
 	queue->waiting.is_set = false;
 	atomic_store(&queue->is_open, false);
+	netvsp_queue_take_part(queue, false);
 	if (queue->index != 0) {
 		vmbus_channel_closed(channel);
 		return;

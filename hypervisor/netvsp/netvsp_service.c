@@ -276,6 +276,7 @@ static void take_up_queue(void *context)
 		queue->waiting = netvsp->loaded->waiting[queue->index];
 		queue->rx_on = true; /* what waits in the TAP device is for this guest */
 		atomic_store(&queue->is_open, true);
+		netvsp_queue_take_part(queue, true);
 	}
 	netvsp_queue_sync(queue);
 }
