@@ -14,8 +14,6 @@
 #include "base/log.h"
 #include "hypervisor/vmbus/vmbus_priv.h"
 
-#define LOG_LINES_PER_SECOND 4u
-
 /* --- waiting for loops --- */
 
 struct settle {
@@ -55,20 +53,30 @@ void vmbus_settle_all(struct vmbus *bus)
 
 /* --- log --- */
 
-void vmbus_refuse(struct vmbus *bus, const char *what, const char *format, ...)
+bool vmbus_may_log(struct vmbus *bus, enum vmbus_log_kind kind)
 {
 	uint64_t now_ns = base_io_loop_now_ns(bus->loop);
+	struct vmbus_log_window *window = &bus->logs[kind];
+	BASE_LOCKED(&bus->lock);
+
+	if (now_ns - window->since_ns >= BASE_NS_PER_SECOND)
+		*window = (struct vmbus_log_window){ .since_ns = now_ns };
+#ifndef GODWIT_MUTANT_VMBUS_LOG_STORM
+	if (window->count >= VMBUS_LOG_LINES)
+		return false;
+#endif
+	window->count++;
+	return true;
+}
+
+void vmbus_refuse(struct vmbus *bus, const char *what, const char *format, ...)
+{
 	char text[400];
 	va_list args;
 
 	atomic_fetch_add(&bus->refused_count, 1);
-	if (now_ns - bus->log_window_ns >= BASE_NS_PER_SECOND) {
-		bus->log_window_ns = now_ns;
-		bus->log_count = 0;
-	}
-	if (bus->log_count >= LOG_LINES_PER_SECOND)
+	if (!vmbus_may_log(bus, VMBUS_LOG_REFUSED))
 		return;
-	bus->log_count++;
 	va_start(args, format);
 	(void)vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
@@ -120,8 +128,16 @@ void vmbus_take_all(struct vmbus *bus)
 {
 	struct vmbus_host_message message;
 
-	while (take_one(bus, &message))
+	while (take_one(bus, &message)) {
+#ifndef GODWIT_MUTANT_VMBUS_OUT_QUIET
+		if (bus->out_count >= VMBUS_OUT_QUIET) {
+			vmbus_refuse(bus, "message", "why=\"answers wait: %" PRIu32 "\"",
+				     bus->out_count);
+			continue;
+		}
+#endif
 		vmbus_handle(bus, message.bytes, message.size_bytes);
+	}
 }
 
 /* While the guest does not take its answers, its messages wait, and then it is told to. */

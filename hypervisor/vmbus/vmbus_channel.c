@@ -218,9 +218,10 @@ void vmbus_channel_break(struct vmbus_channel *channel, const char *format, ...)
 	va_end(args);
 	channel->broken = true;
 	atomic_fetch_add(&channel->bus->refused_count, 1);
-	base_log(BASE_LOG_WARNING, "vmbus.channel-broken",
-		 "vm=%s channel=%s relid=%" PRIu32 " why=%s", channel->bus->vm_name, channel->name,
-		 channel->relid, base_log_str(why));
+	if (vmbus_may_log(channel->bus, VMBUS_LOG_BROKEN))
+		base_log(BASE_LOG_WARNING, "vmbus.channel-broken",
+			 "vm=%s channel=%s relid=%" PRIu32 " why=%s", channel->bus->vm_name,
+			 channel->name, channel->relid, base_log_str(why));
 	vmbus_channel_tell(channel, NEWS_BROKEN);
 }
 

@@ -296,8 +296,9 @@ static void begin_close(struct vmbus_channel *channel)
 /* Not open any more or never: a channel that is taken off the bus may go now. */
 void vmbus_channel_settled(struct vmbus_channel *channel)
 {
-	if (!channel->retracted || channel->state != CHANNEL_OFFERED || channel->hopping)
-		return;
+	if (!channel->retracted || channel->state != CHANNEL_OFFERED || channel->hopping ||
+	    atomic_load(&channel->freeing))
+		return; /* the last: its device frees it */
 	if (channel->known && !channel->released)
 		return; /* the guest has still to release the number */
 	vmbus_forget(channel);
@@ -393,12 +394,20 @@ static void answer_modify(struct vmbus *bus, uint32_t relid, uint32_t status)
 	vmbus_post(bus, &message);
 }
 
+/* A guest that is answered has one modification under way, and one more waits at most.  An older
+ * guest does not wait: the last one counts. */
+static bool modify_is_one_too_many(const struct vmbus_channel *channel)
+{
+	return channel->hopping && channel->modify_again &&
+	       channel->bus->contact.version >= VMBUS_VERSION_5_3;
+}
+
 static void on_modify(struct vmbus *bus, const struct vmbus_modify *modify)
 {
 	struct vmbus_channel *channel = known_channel(bus, modify->relid);
 
 	if (channel == NULL || channel->state != CHANNEL_OPEN || modify->vp >= bus->vcpu_count ||
-	    (channel->hopping && channel->modify_again)) {
+	    modify_is_one_too_many(channel)) {
 		vmbus_refuse(bus, "modify", "relid=%" PRIu32 " vp=%" PRIu32, modify->relid,
 			     modify->vp);
 		answer_modify(bus, modify->relid, VMBUS_STATUS_FAILED);
@@ -469,9 +478,14 @@ static void on_modified(struct vmbus_channel *channel)
 		answer_modify(bus, channel->relid, VMBUS_STATUS_OK);
 	if (channel->modify_again) {
 		channel->modify_again = false;
-		channel->modify_vp = channel->open.vp;
-		vmbus_channel_command(channel, COMMAND_MODIFY);
-		return;
+		if (channel->state == CHANNEL_OPEN) {
+			channel->modify_vp = channel->open.vp;
+			vmbus_channel_command(channel, COMMAND_MODIFY);
+			return;
+		}
+		/* Closed meanwhile: nothing may hop any more when it is opened again. */
+		if (channel->known)
+			answer_modify(bus, channel->relid, VMBUS_STATUS_OK);
 	}
 	channel->hopping = false;
 	bus->hop_count--;
@@ -537,7 +551,7 @@ void vmbus_start_reset(struct vmbus *bus)
 	gpadls_let_go(bus, 0);
 }
 
-static bool version_is_served(uint32_t version)
+bool vmbus_version_is_served(uint32_t version)
 {
 	return version == VMBUS_VERSION_4_0 || version == VMBUS_VERSION_4_1 ||
 	       (version >= VMBUS_VERSION_5_0 && version <= VMBUS_VERSION_5_3);
@@ -561,15 +575,17 @@ void vmbus_reset_step(struct vmbus *bus)
 	if (!bus->contact_waits)
 		return;
 	bus->contact_waits = false;
-	bus->connected = version_is_served(bus->contact.version);
+	bus->connected = vmbus_version_is_served(bus->contact.version);
 	vmbus_put_version_response(&message, bus->connected,
 				   bus->contact.version >= VMBUS_VERSION_5_0
 					   ? VMBUS_CONNECTION_MESSAGE_5_0
 					   : VMBUS_CONNECTION_MESSAGE);
 	vmbus_post(bus, &message);
-	base_log(BASE_LOG_INFO, "vmbus.contact", "vm=%s version=%" PRIu32 ".%" PRIu32 " served=%s",
-		 bus->vm_name, bus->contact.version >> 16, bus->contact.version & 0xffffu,
-		 bus->connected ? "yes" : "no");
+	if (vmbus_may_log(bus, VMBUS_LOG_CONTACT))
+		base_log(BASE_LOG_INFO, "vmbus.contact",
+			 "vm=%s version=%" PRIu32 ".%" PRIu32 " served=%s", bus->vm_name,
+			 bus->contact.version >> 16, bus->contact.version & 0xffffu,
+			 bus->connected ? "yes" : "no");
 }
 
 static void on_contact(struct vmbus *bus, const struct vmbus_contact *contact)

@@ -34,6 +34,9 @@
 /* What can wait at most: the above, an offer twice, a retraction and an open result per channel,
  * and each page list torn down; no message is ever lost for want of room. */
 #define VMBUS_OUT_MAX            16384u
+/* Quiescing handles what came in whatever waits, but not without end: a guest that is stopped time
+ * and again and never takes an answer would fill the queue. */
+#define VMBUS_OUT_QUIET          2048u
 #define VMBUS_GPADLS_MAX         4096u
 #define VMBUS_GPADL_PAGES_MAX    (1u << 20) /* 4 GiB of the guest; 8 MiB of ours */
 #define VMBUS_NAME_BYTES         24u
@@ -41,6 +44,21 @@
 #define VMBUS_CONNECTION_CHANNEL 0x10000u
 /* Calls of ready() in a row before others on the loop have their turn. */
 #define VMBUS_READY_TURNS        4u
+
+/* Lines of one kind that a guest can cause in a second. */
+#define VMBUS_LOG_LINES 4u
+
+enum vmbus_log_kind {
+	VMBUS_LOG_REFUSED,
+	VMBUS_LOG_CONTACT,
+	VMBUS_LOG_BROKEN,
+	VMBUS_LOG_KINDS
+};
+
+struct vmbus_log_window {
+	uint64_t since_ns;
+	uint32_t count;
+};
 
 enum port_state {
 	PORT_LIVE = 1,   /* signals are taken */
@@ -151,7 +169,7 @@ struct vmbus {
 	uint32_t in_head;
 	uint32_t in_count;
 	bool in_queued;
-	bool in_refused;
+	struct vmbus_log_window logs[VMBUS_LOG_KINDS];
 
 	struct base_io_task in_task;
 	struct base_io_task room_task;
@@ -178,8 +196,6 @@ struct vmbus {
 	bool settled;
 	bool taking_up;   /* bus->lock: loaded, not resumed: channels wait for their devices */
 	bool memory_back; /* bus->lock: and guest memory is in place */
-	uint64_t log_window_ns;
-	uint32_t log_count;
 
 	_Atomic uint64_t message_count;
 	_Atomic uint64_t signal_count;
@@ -193,6 +209,8 @@ struct vmbus {
 void vmbus_post(struct vmbus *bus, const struct vmbus_host_message *message);
 void vmbus_pump_out(struct vmbus *bus);
 void vmbus_take_all(struct vmbus *bus); /* messages of the guest, whatever waits for it */
+/* Whether one more line of that kind may be written now: few a second.  Any loop. */
+bool vmbus_may_log(struct vmbus *bus, enum vmbus_log_kind kind);
 /* One line, few a second; any loop. */
 void vmbus_refuse(struct vmbus *bus, const char *what, const char *format, ...) BASE_PRINTF(3, 4);
 /* Wait until what was posted to @loop before has run.  No loop's thread, or the owner of one that
@@ -210,6 +228,7 @@ void vmbus_news(struct base_io_task *task);
 void vmbus_start_reset(struct vmbus *bus);
 void vmbus_reset_step(struct vmbus *bus); /* goes on when nothing is in flight any more */
 void vmbus_gpadl_unused(void *context, struct vmbus_gpadl *gpadl);
+bool vmbus_version_is_served(uint32_t version);
 void vmbus_offer_to_guest(struct vmbus_channel *channel);
 void vmbus_rescind(struct vmbus_channel *channel);
 bool vmbus_assign(struct vmbus_channel *channel, uint32_t relid);     /* 0: any that is free */

@@ -286,17 +286,29 @@ static void loaded_state_free(struct loaded_state *state)
 	free(state->out);
 }
 
+/* What cannot be together is not. */
+static bool head_is_sane(const struct loaded_state *state)
+{
+	uint32_t flags = state->flags;
+
+	if ((flags & ~(uint32_t)SAVED_BUS_BITS) != 0 || state->contact.vp >= state->bus->vcpu_count)
+		return false;
+	if ((flags & SAVED_CONNECTED) != 0)
+		return (flags & (SAVED_RESETTING | SAVED_CONTACT_WAITS | SAVED_UNLOAD_WAITS)) ==
+			       0 &&
+		       vmbus_version_is_served(state->contact.version);
+	return (flags & SAVED_OFFERS_REQUESTED) == 0 &&
+	       ((flags & SAVED_RESETTING) != 0 ||
+		(flags & (SAVED_CONTACT_WAITS | SAVED_UNLOAD_WAITS)) == 0);
+}
+
 static int load_head(struct loaded_state *state, struct base_reader *in, struct base_error *err)
 {
 	state->flags = base_read_le32(in);
 	state->contact.version = base_read_le32(in);
 	state->contact.vp = base_read_le32(in);
 	state->out_count = base_read_le32(in);
-	if (in->failed || (state->flags & ~(uint32_t)SAVED_BUS_BITS) != 0 ||
-	    state->contact.vp >= state->bus->vcpu_count ||
-	    ((state->flags & SAVED_CONNECTED) != 0 &&
-	     ((state->flags & SAVED_RESETTING) != 0 || state->contact.version < VMBUS_VERSION_4_0 ||
-	      state->contact.version > VMBUS_VERSION_5_3)))
+	if (in->failed || !head_is_sane(state))
 		return base_fail(err, -EBADMSG,
 				 "section vmbus: flags 0x%" PRIx32 ", version 0x%" PRIx32
 				 ", processor %" PRIu32,
@@ -370,13 +382,26 @@ static bool relid_is_taken(const struct loaded_state *state, uint32_t relid)
 	return false;
 }
 
+/* The first of them, newest, is looked at: one device cannot take up two channels. */
+static bool key_is_taken(const struct vmbus_channel *first)
+{
+	for (const struct vmbus_channel *other = first->next; other != NULL; other = other->next)
+		if (!first->retracted && !other->retracted &&
+		    first->sub_index == other->sub_index &&
+		    disk_guid_equal(&first->type, &other->type) &&
+		    disk_guid_equal(&first->instance, &other->instance))
+			return true;
+	return false;
+}
+
 static int load_open(struct loaded_state *state, struct vmbus_channel *channel,
 		     struct base_error *err)
 {
 	struct vmbus_gpadl *gpadl = loaded_gpadl(state, channel->open.gpadl);
 
 	if (gpadl == NULL || !gpadl->whole || gpadl->tearing || gpadl->relid != channel->relid ||
-	    channel->open.vp >= state->bus->vcpu_count || channel->retracted)
+	    channel->open.vp >= state->bus->vcpu_count || channel->retracted ||
+	    !channel->guest_open)
 		return base_fail(err, -EBADMSG, "section vmbus: open channel %" PRIu32,
 				 channel->relid);
 	vmbus_gpadl_hold(gpadl);
@@ -423,6 +448,9 @@ static int load_channel(struct loaded_state *state, struct base_reader *in, stru
 	base_read_bytes(in, channel->open.user_data, sizeof(channel->open.user_data));
 	if (in->failed)
 		return base_fail(err, -EBADMSG, "section vmbus: truncated");
+	if (key_is_taken(channel))
+		return base_fail(err, -EBADMSG, "section vmbus: channel %" PRIu32 ": device twice",
+				 relid);
 	return (flags & SAVED_OPEN) != 0 ? load_open(state, channel, err) : 0;
 }
 
@@ -441,7 +469,9 @@ static int load_all(struct loaded_state *state, struct base_reader *in, struct b
 	if (r == 0) {
 		state->channel_count = base_read_le32(in);
 		if (state->channel_count > VMBUS_CHANNELS_MAX ||
-		    state->gpadl_pages > VMBUS_GPADL_PAGES_MAX)
+		    state->gpadl_pages > VMBUS_GPADL_PAGES_MAX ||
+		    ((state->flags & SAVED_CONNECTED) == 0 &&
+		     (state->channel_count != 0 || state->gpadl_count != 0)))
 			r = base_fail(err, -EBADMSG, "section vmbus: %" PRIu32 " channels",
 				      state->channel_count);
 	}

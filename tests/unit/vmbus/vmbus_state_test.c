@@ -306,6 +306,77 @@ Test(vmbus_state, a_damaged_section_changes_nothing)
 	vmbus_guest_free(rig.guest);
 }
 
+#define CHANNEL_BYTES 176u
+#define FLAGS_AT      34u
+#define RELID_AT      36u
+
+static int load_bent(const struct base_buffer *saved, uint32_t offset, uint32_t value)
+{
+	struct base_buffer bent = { .data = malloc(saved->size_bytes),
+				    .size_bytes = saved->size_bytes };
+	struct rig rig = { .guest = vmbus_guest_new(NULL) };
+	int r = 0;
+
+	memcpy(bent.data, saved->data, saved->size_bytes);
+	base_put_le32(bent.data + offset, value);
+	quiesce(&rig);
+	r = load(&rig, &bent);
+	cr_assert(r == 0 || !rig_status(&rig).connected);
+	free(bent.data);
+	vmbus_guest_free(rig.guest);
+	return r;
+}
+
+/* Bits that contradict each other. */
+Test(vmbus_state, a_section_that_cannot_be_is_refused)
+{
+	struct rig rig;
+	struct base_buffer saved;
+	uint32_t flags_at = 0;
+	uint32_t flags = 0;
+
+	rig_begin(&rig, 0);
+	saved = move(&rig);
+	flags_at = (uint32_t)saved.size_bytes - CHANNEL_BYTES + FLAGS_AT;
+	cr_assert_eq(load_bent(&saved, 0, 3), 0);
+	cr_assert_eq(load_bent(&saved, 0, 0), -EBADMSG);  /* channels, and no connection */
+	cr_assert_eq(load_bent(&saved, 0, 7), -EBADMSG);  /* connected and resetting */
+	cr_assert_eq(load_bent(&saved, 0, 11), -EBADMSG); /* a contact waits */
+	cr_assert_eq(load_bent(&saved, 0, 19), -EBADMSG); /* an unload waits */
+	cr_assert_eq(load_bent(&saved, 0, 2), -EBADMSG);  /* offers without a connection */
+	cr_assert_eq(load_bent(&saved, 4, 0x40002), -EBADMSG);
+	flags = base_get_le16(saved.data + flags_at);
+	cr_assert_eq(flags, 6);
+	/* Open, and not for the guest. */
+	cr_assert_eq(load_bent(&saved, flags_at,
+			       4u | (base_get_le32(saved.data + flags_at) & 0xffff0000u)),
+		     -EBADMSG);
+	base_buffer_fini(&saved);
+	vmbus_guest_free(rig.guest);
+}
+
+/* One device for two numbers: the first would be left behind with nobody who frees it. */
+Test(vmbus_state, a_device_twice_in_a_section_is_refused)
+{
+	struct rig rig;
+	struct base_buffer saved;
+	uint8_t twin[CHANNEL_BYTES];
+
+	rig_begin(&rig, 0);
+	saved = move(&rig);
+	base_put_le32(saved.data + saved.size_bytes - CHANNEL_BYTES - 4, 2);
+	memcpy(twin, saved.data + saved.size_bytes - CHANNEL_BYTES, CHANNEL_BYTES);
+	base_put_le16(twin + FLAGS_AT, 0);
+	base_put_le32(twin + RELID_AT, 77);
+	base_buffer_append(&saved, twin, sizeof(twin));
+	cr_assert_not(saved.failed);
+	offer(&rig);
+	cr_assert_eq(load(&rig, &saved), -EBADMSG);
+	cr_assert_eq(rig_status(&rig).offered_count, 1);
+	base_buffer_fini(&saved);
+	rig_end(&rig);
+}
+
 Test(vmbus_state, no_memory_while_loading)
 {
 	struct rig rig;

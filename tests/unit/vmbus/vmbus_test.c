@@ -18,6 +18,17 @@ static enum hv_status post_words(struct vmbus_guest *guest, const uint32_t *word
 	post_words(guest, (const uint32_t[]){ __VA_ARGS__ },                                       \
 		   sizeof((const uint32_t[]){ __VA_ARGS__ }) / 4)
 
+/* Without a turn of the loop after it: what follows is handled together with it. */
+static void post_only(struct vmbus_guest *guest, const uint32_t *words, uint32_t count)
+{
+	uint8_t m[HV_MESSAGE_PAYLOAD_BYTES];
+
+	for (uint32_t i = 0; i < count; i++)
+		base_put_le32(m + 4 * i, words[i]);
+	cr_assert_eq(vmbus_hypercall_ops.post_message(vmbus_guest_bus(guest), 4, 1, m, 4 * count),
+		     HV_STATUS_SUCCESS);
+}
+
 static uint32_t word_of(const struct hv_message *message, uint32_t offset)
 {
 	return base_get_le32(message->payload + offset);
@@ -428,6 +439,58 @@ Test(vmbus, modify_moves_interrupts_and_answers)
 	cr_assert_neq(word_of(&answer, 12), 0);
 	vmbus_channel_free(echo.channel);
 	vmbus_guest_free(guest);
+}
+
+/* Three in a row of a guest that does not wait for answers: the last one counts. */
+Test(vmbus, modifications_of_older_guests_are_not_lost)
+{
+	const struct vmbus_guest_opts opts = { .vcpus = 4 };
+	struct vmbus_guest_channel channel;
+	struct echo echo = { .bus = NULL };
+	struct hv_message answer;
+	struct vmbus_guest *guest = vmbus_guest_new(&opts);
+
+	rig_offer(guest, &echo, 0);
+	cr_assert(vmbus_guest_contact(guest, VMBUS_VERSION_5_2));
+	vmbus_guest_request_offers(guest);
+	cr_assert_eq(vmbus_guest_open(guest, vmbus_guest_offer(guest, &rig_type, 0), 0, &channel),
+		     0);
+	for (uint32_t vp = 1; vp < 4; vp++)
+		post_only(guest,
+			  (const uint32_t[]){ VMBUS_MSG_MODIFYCHANNEL, 0, channel.relid, vp }, 4);
+	vmbus_guest_run(guest);
+	cr_assert_not(vmbus_guest_take(guest, &answer));
+	channel.target_vp = 3;
+	cr_assert_eq(vmbus_guest_send_inband(&channel, 1, "abcdefg", 8, true), 0);
+	cr_assert(vmbus_guest_event(&channel));
+	cr_assert_eq(echo.channel->vp, 3);
+	vmbus_channel_free(echo.channel);
+	vmbus_guest_free(guest);
+}
+
+/* An open after a close must not meet a modification that is still under way: what is counted for
+ * both would not come back to nothing, and no save would ever end. */
+Test(vmbus, a_modification_ends_with_its_channel)
+{
+	struct hv_message answer;
+	struct rig rig;
+
+	rig_begin(&rig, 0);
+	for (uint32_t i = 0; i < 2; i++)
+		post_only(rig.guest,
+			  (const uint32_t[]){ VMBUS_MSG_MODIFYCHANNEL, 0, rig.channel.relid, 0 },
+			  4);
+	post_only(rig.guest, (const uint32_t[]){ VMBUS_MSG_CLOSECHANNEL, 0, rig.channel.relid }, 3);
+	while (base_io_loop_step(vmbus_guest_loop(rig.guest), false))
+		cr_assert(rig.echo.channel->state != CHANNEL_OFFERED || !rig.echo.channel->hopping);
+	cr_assert_eq(rig.echo.channel->state, CHANNEL_OFFERED);
+	for (uint32_t i = 0; i < 2; i++) {
+		vmbus_guest_expect(rig.guest, VMBUS_MSG_MODIFYCHANNEL_RESPONSE, &answer);
+		cr_assert_eq(word_of(&answer, 12), 0);
+	}
+	cr_assert_eq(vmbus_service_ops.quiesce(vmbus_guest_bus(rig.guest), NULL), 0);
+	vmbus_service_ops.resume(vmbus_guest_bus(rig.guest));
+	rig_end(&rig);
 }
 
 /* --- rings --- */
