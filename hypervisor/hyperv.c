@@ -203,13 +203,30 @@ static void read_message(struct hv_hyperv *hyperv, uint64_t gpa, uint64_t size_b
 			to[i] = '.';
 }
 
+static bool crash_is_told(struct hv_hyperv *hyperv)
+{
+	uint64_t now_ns = base_clock_boot_ns(hyperv->clock.clock);
+	BASE_LOCKED(&hyperv->log_lock);
+
+	if (hyperv->crash_count == 0 || now_ns - hyperv->crash_since_ns >= BASE_NS_PER_SECOND) {
+		hyperv->crash_since_ns = now_ns;
+		hyperv->crash_count = 0;
+	}
+#ifndef GODWIT_MUTANT_HYPERV_CRASH_STORM
+	if (hyperv->crash_count >= HV_CRASHES_TOLD)
+		return false;
+#endif
+	hyperv->crash_count++;
+	return true;
+}
+
 static void report_crash(struct hv_hyperv *hyperv, uint64_t control)
 {
 	uint64_t crash[HV_CRASH_PARAMETERS];
 	char message[HV_PAGE_BYTES + 1] = "";
 	char text[PANIC_TEXT_BYTES];
 
-	if ((control & HV_CRASH_NOTIFY) == 0)
+	if ((control & HV_CRASH_NOTIFY) == 0 || !crash_is_told(hyperv))
 		return;
 	{
 		BASE_LOCKED(&hyperv->lock);

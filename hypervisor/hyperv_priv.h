@@ -31,6 +31,7 @@
 #define HV_APIC_HZ        1000000000ULL /* KVM's local APIC timer counts nanoseconds */
 #define HV_GPA_PAGE_MASK  (~(uint64_t)(HV_PAGE_BYTES - 1))
 #define HV_CALLS_LOGGED   16u /* a hostile guest could try 65536 codes */
+#define HV_CRASHES_TOLD   4u  /* in a second: each is a line in somebody's log */
 
 struct hv_hyperv_regs {
 	uint64_t guest_os_id;
@@ -64,6 +65,8 @@ struct hv_hyperv {
 	pthread_mutex_t log_lock; /* leaf: what follows */
 	uint16_t logged[HV_CALLS_LOGGED];
 	uint32_t logged_count;
+	uint64_t crash_since_ns; /* the second that crash_count is of */
+	uint32_t crash_count;
 };
 
 /* hyperv_time.c: write the reference page at @page (MSR value), if it is on.  -EINVAL not RAM. */

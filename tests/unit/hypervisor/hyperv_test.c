@@ -29,6 +29,7 @@ struct world {
 	struct hv_hyperv *hyperv;
 	uint32_t resets;
 	char panic[8192];
+	uint32_t panics;
 	uint32_t posts;
 	uint32_t signals;
 	uint32_t connection;
@@ -56,6 +57,7 @@ static void on_panic(void *context, const char *text)
 
 	cr_assert_lt(strlen(text), sizeof(world->panic));
 	memcpy(world->panic, text, strlen(text) + 1);
+	world->panics++;
 }
 
 static enum hv_status on_post(void *context, uint32_t connection_id, uint32_t type,
@@ -319,6 +321,23 @@ Test(hyperv, a_crash_is_reported_with_its_words)
 	set(&world, HV_MSR_CRASH_P0 + 4, HV_PAGE_BYTES + 1); /* more than it may be */
 	set(&world, HV_MSR_CRASH_CTL, HV_CRASH_NOTIFY | HV_CRASH_MESSAGE);
 	cr_assert_null(strstr(world.panic, ": "));
+	world_fini(&world);
+}
+
+Test(hyperv, a_storm_of_crashes_is_told_of_a_few_times_a_second)
+{
+	struct base_fake_clock fake = { .boot_ns = BASE_NS_PER_SECOND / 2 };
+	struct base_clock clock = base_clock_fake(&fake);
+	struct world world;
+
+	world_init(&world);
+	world.hyperv->clock.clock = &clock;
+	for (uint32_t i = 0; i < 1000; i++)
+		set(&world, HV_MSR_CRASH_CTL, HV_CRASH_NOTIFY);
+	cr_assert_eq(world.panics, HV_CRASHES_TOLD);
+	fake.boot_ns += BASE_NS_PER_SECOND;
+	set(&world, HV_MSR_CRASH_CTL, HV_CRASH_NOTIFY);
+	cr_assert_eq(world.panics, HV_CRASHES_TOLD + 1);
 	world_fini(&world);
 }
 
