@@ -123,7 +123,8 @@ void vm_devices_time_sync(struct vm_devices *devices);
 /* A checkpoint of each disk that can be written, as NAME-CONTROLLER-LUN.vhdx beside its image, with
  * the guest's file systems frozen where it can: {"consistent":, "why":, "disks":[]}.  Errors of
  * disk_checkpoint(): disks before the one that failed have theirs. */
-#define VM_FREEZE_TIMEOUT_MS 30000u
+#define VM_FREEZE_TIMEOUT_MS 30000u /* for the guest to agree, and to thaw */
+#define VM_FREEZE_LIMIT_MS   10000u /* of being frozen: as long as a Windows guest would stand it */
 BASE_MUST_CHECK int vm_devices_checkpoint(struct vm_devices *devices, const char *name,
 					  json_t **ret_result, struct base_error *err);
 /* Heartbeat, services, and what the guest told of itself; NULL no memory. */

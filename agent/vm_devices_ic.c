@@ -126,7 +126,7 @@ int vm_devices_checkpoint(struct vm_devices *devices, const char *name, json_t *
 			err, -EINVAL,
 			"argument 'name': expected a plain name, not beginning with a dot");
 	list = json_array();
-	frozen = ic_freeze(devices->ic, VM_FREEZE_TIMEOUT_MS, &why);
+	frozen = ic_freeze(devices->ic, VM_FREEZE_TIMEOUT_MS, VM_FREEZE_LIMIT_MS, &why);
 	for (uint32_t i = 0; i < devices->disk_count && code == 0; i++) {
 		struct vm_disk *disk = devices->disks[i];
 

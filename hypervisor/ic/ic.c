@@ -289,6 +289,9 @@ int ic_new(const struct ic_options *options, struct ic_set **ret_set, struct bas
 		return base_fail(err, -ENOMEM, "integration services");
 	set->options = *options;
 	set->running = true;
+	atomic_store(&set->wanted_running, true);
+	set->order_task.run = ic_orders_run;
+	set->freeze_timer.expired = ic_freeze_expired;
 	set->heartbeat = IC_HEARTBEAT_NONE;
 	set->heartbeat_timer.expired = ic_heartbeat_expired;
 	set->sample_timer.expired = ic_sample_expired;
@@ -315,13 +318,22 @@ static void stop(void *context)
 
 	set->quiet = true;
 	ic_timers(set);
+	ic_vss_break(set, "the machine is being saved, moved, reset or ended");
+}
+
+static void end(void *context)
+{
+	struct ic_set *set = context;
+
+	stop(set);
+	base_io_timer_disarm(set->options.loop, &set->freeze_timer);
 }
 
 void ic_free(struct ic_set *set)
 {
 	if (set == NULL)
 		return;
-	base_io_call(set->options.loop, stop, set);
+	base_io_call(set->options.loop, end, set);
 	for (enum ic_service i = 0; i < IC_SERVICES; i++)
 		vmbus_channel_free(set->channels[i].channel);
 	free(set);

@@ -70,16 +70,28 @@ extern const struct hv_service_ops ic_service_ops; /* service: the set */
 BASE_MUST_CHECK int ic_shutdown(struct ic_set *set, enum ic_power kind, bool force,
 				uint32_t timeout_ms, struct base_error *err);
 
-/* Freeze and thaw the guest's file systems.  Blocking, any thread.  The guest thaws by itself after
- * some time (10 s in Windows; Linux never), so between the two only what is quick.  -ENOTCONN no
- * service or no daemon; -ETIMEDOUT: thaw is sent in any case; -EIO refused (thaw is sent); -EBUSY
- * and -EAGAIN as above.  ic_thaw() waits for a thaw that the set has sent by itself. */
-BASE_MUST_CHECK int ic_freeze(struct ic_set *set, uint32_t timeout_ms, struct base_error *err);
+/* Freeze and thaw the guest's file systems.  Blocking, any thread.  -ENOTCONN no service or no
+ * daemon; -ETIMEDOUT: thaw is sent in any case; -EIO refused (thaw is sent); -EBUSY and -EAGAIN as
+ * above; -ECANCELED: by ic_thaw_soon() or ic_end().
+ *
+ * A guest stays frozen for @limit_ms at most (Linux never thaws by itself, Windows after 10 s):
+ * then, and when the vCPUs are stopped, the services quiesced or reset, or ic_thaw_soon() is
+ * called, the set sends thaw.  ic_thaw() gives -ECANCELED and why after that: what was done
+ * meanwhile was not done under a freeze.  It waits for a thaw that was sent because a freeze
+ * failed. */
+BASE_MUST_CHECK int ic_freeze(struct ic_set *set, uint32_t timeout_ms, uint32_t limit_ms,
+			      struct base_error *err);
 BASE_MUST_CHECK int ic_thaw(struct ic_set *set, uint32_t timeout_ms, struct base_error *err);
+/* Who froze the guest is gone, or has failed: thaw it, and give up a freeze that is under way.  Any
+ * thread; does not wait. */
+void ic_thaw_soon(struct ic_set *set);
+/* Everybody who waits gets -ECANCELED (a shutdown's outcome is unknown all the same), and so does
+ * who asks from now on; a frozen guest is thawed.  Any thread; does not wait. */
+void ic_end(struct ic_set *set);
 
 /* Whether the vCPUs run: false with a pause by the user or the leash, true when it ends.  Nothing
  * is sent and no silence counted in between; running again sets the guest's clock.  Any thread;
- * true when the set is made. */
+ * does not wait, the last word counts; true when the set is made. */
 void ic_set_running(struct ic_set *set, bool running);
 
 /* The guest's clock is to be set to the host's now: after a restore or a move (done by loaded() and

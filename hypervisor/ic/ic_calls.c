@@ -54,11 +54,54 @@ void ic_shutdown_answer(struct ic_set *set, const struct ic_answer *answer)
  * --- freeze and thaw ---
  */
 
+static void frozen_until(struct ic_set *set, uint32_t limit_ms)
+{
+	struct base_io_loop *loop = set->options.loop;
+
+	set->frozen = true;
+	set->broken = NULL;
+#ifndef GODWIT_MUTANT_IC_FREEZE_LIMIT
+	base_io_timer_arm(loop, &set->freeze_timer,
+			  base_io_loop_now_ns(loop) + limit_ms * BASE_NS_PER_MS);
+#else
+	(void)limit_ms;
+#endif
+}
+
+static void not_frozen(struct ic_set *set)
+{
+	set->frozen = false;
+	base_io_timer_disarm(set->options.loop, &set->freeze_timer);
+}
+
 void ic_vss_forget(struct ic_set *set)
 {
+	if (set->frozen)
+		set->broken = "the guest closed the channel or was reset";
+	not_frozen(set);
 	set->vss_op = IC_VSS_NONE;
-	set->frozen = false;
 	set->thaw_due = false;
+}
+
+void ic_vss_break(struct ic_set *set, const char *why)
+{
+	/* Its caller's thaw is in the ring: then it was frozen long enough. */
+	if (!set->frozen || set->vss_op == IC_VSS_THAW)
+		return;
+	not_frozen(set);
+	set->broken = why;
+	set->thaw_due = true;
+	base_log(BASE_LOG_WARNING, "ic.freeze-broken", "vm=%s why=%s", set->options.vm_name,
+		 base_log_str(why));
+	ic_pump(set, IC_VSS);
+}
+
+void ic_freeze_expired(struct base_io_timer *timer)
+{
+	struct ic_set *set =
+		(struct ic_set *)(void *)((char *)timer - offsetof(struct ic_set, freeze_timer));
+
+	ic_vss_break(set, "it lasted longer than it may");
 }
 
 static int vss_send(struct ic_set *set, enum ic_vss_op op)
@@ -76,7 +119,7 @@ void ic_vss_pump(struct ic_set *set)
 	if (!set->thaw_due || vss_send(set, IC_VSS_THAW) < 0)
 		return;
 	set->thaw_due = false;
-	base_log(BASE_LOG_WARNING, "ic.thaw", "vm=%s why=nobody-waits", set->options.vm_name);
+	base_log(BASE_LOG_NOTICE, "ic.thaw", "vm=%s", set->options.vm_name);
 }
 
 static void hot_backup_answered(struct ic_set *set, uint32_t status)
@@ -98,7 +141,7 @@ static void freeze_answered(struct ic_set *set, uint32_t status)
 	struct ic_channel *channel = &set->channels[IC_VSS];
 
 	if (status == IC_STATUS_OK && channel->call != NULL) {
-		set->frozen = true;
+		frozen_until(set, channel->call->limit_ms);
 		finish(channel, 0);
 		return;
 	}
@@ -128,7 +171,7 @@ void ic_vss_answer(struct ic_set *set, const struct ic_answer *answer)
 	} else if (op == IC_VSS_FREEZE) {
 		freeze_answered(set, status);
 	} else {
-		set->frozen = false;
+		not_frozen(set);
 		if (channel->call != NULL && status != IC_STATUS_OK)
 			finish(channel,
 			       base_fail(channel->call->err, -EIO,
@@ -142,18 +185,15 @@ void ic_vss_answer(struct ic_set *set, const struct ic_answer *answer)
  * --- callers ---
  */
 
-static void timed_out(struct base_io_timer *timer)
+/* Who waits does so no longer: with @result, whose text is set.  A freeze that the guest may carry
+ * out yet is followed by its thaw. */
+static void give_up(struct ic_call *call, int result)
 {
-	struct ic_call *call =
-		(struct ic_call *)(void *)((char *)timer - offsetof(struct ic_call, timer));
 	struct ic_set *set = call->set;
 	struct ic_channel *channel = &set->channels[service_of(call)];
 	bool freezes = call->kind == IC_CALL_FREEZE && set->vss_op == IC_VSS_FREEZE;
 
-	finish(channel,
-	       base_fail(call->err, -ETIMEDOUT,
-			 "%s: no answer within %u ms, the outcome is unknown",
-			 ic_service_text(channel->port.service), (unsigned)call->timeout_ms));
+	finish(channel, result);
 	if (!freezes)
 		return;
 	ic_port_abandon(&channel->port);
@@ -162,6 +202,28 @@ static void timed_out(struct base_io_timer *timer)
 	set->thaw_due = true;
 #endif
 	ic_pump(set, IC_VSS);
+}
+
+static void timed_out(struct base_io_timer *timer)
+{
+	struct ic_call *call =
+		(struct ic_call *)(void *)((char *)timer - offsetof(struct ic_call, timer));
+
+	give_up(call, base_fail(call->err, -ETIMEDOUT,
+				"%s: no answer within %u ms, the outcome is unknown",
+				ic_service_text((enum ic_service)service_of(call)),
+				(unsigned)call->timeout_ms));
+}
+
+static int thaw_begin(struct ic_call *call)
+{
+	struct ic_set *set = call->set;
+	int result = vss_send(set, IC_VSS_THAW);
+
+	set->thaw_due = false;
+	if (result == 0) /* from here on the limit is that of the call */
+		base_io_timer_disarm(set->options.loop, &set->freeze_timer);
+	return result;
 }
 
 static int ask(struct ic_call *call)
@@ -181,10 +243,10 @@ static int ask(struct ic_call *call)
 	case IC_CALL_FREEZE:
 		if (set->frozen || set->thaw_due)
 			return base_fail(call->err, -EBUSY, "freeze: it is frozen already");
+		set->broken = NULL;
 		return vss_send(set, IC_VSS_HOT_BACKUP);
 	case IC_CALL_THAW:
-		set->thaw_due = false;
-		return vss_send(set, IC_VSS_THAW);
+		return thaw_begin(call);
 	}
 	base_bug("call %d", (int)call->kind);
 }
@@ -196,6 +258,16 @@ static int begin_checked(struct ic_call *call)
 	const char *what = ic_service_text(channel->port.service);
 	int result = 0;
 
+	if (set->ending)
+		return base_fail(call->err, -ECANCELED, "%s: the worker is ending", what);
+#ifndef GODWIT_MUTANT_IC_FREEZE_BROKEN
+	if (call->kind == IC_CALL_THAW && set->broken != NULL) {
+		result =
+			base_fail(call->err, -ECANCELED, "the freeze ended early: %s", set->broken);
+		set->broken = NULL;
+		return result;
+	}
+#endif
 	if (channel->port.state != IC_PORT_READY)
 		return base_fail(call->err, -ENOTCONN, "%s: the guest has no such service", what);
 	if (!ic_is_active(set))
@@ -257,10 +329,14 @@ int ic_shutdown(struct ic_set *set, enum ic_power kind, bool force, uint32_t tim
 	return wait_for(&call);
 }
 
-int ic_freeze(struct ic_set *set, uint32_t timeout_ms, struct base_error *err)
+int ic_freeze(struct ic_set *set, uint32_t timeout_ms, uint32_t limit_ms, struct base_error *err)
 {
 	struct ic_call call = {
-		.set = set, .kind = IC_CALL_FREEZE, .timeout_ms = timeout_ms, .err = err
+		.set = set,
+		.kind = IC_CALL_FREEZE,
+		.timeout_ms = timeout_ms,
+		.limit_ms = limit_ms,
+		.err = err,
 	};
 
 	return wait_for(&call);
@@ -283,7 +359,6 @@ struct info_call {
 	struct ic_set *set;
 	struct ic_guest_info *info;
 	struct ic_status *status;
-	bool running;
 };
 
 static void copy_info(void *context)
@@ -321,21 +396,73 @@ void ic_status(struct ic_set *set, struct ic_status *ret_status)
 	base_io_call(set->options.loop, copy_status, &call);
 }
 
-static void change_running(void *context)
-{
-	struct info_call *call = context;
+/*
+ * --- orders: nobody waits for them ---
+ */
 
-	if (call->set->running == call->running)
+static void change_running(struct ic_set *set, bool running)
+{
+	if (set->running == running)
 		return;
-	call->set->running = call->running;
-	if (call->running)
-		call->set->sync_due = true;
-	ic_timers(call->set);
+	set->running = running;
+	if (running)
+		set->sync_due = true;
+	ic_timers(set);
+	if (!running)
+		ic_vss_break(set, "the machine was paused");
+}
+
+/* Who waits for @service does so no longer. */
+static void cancel(struct ic_set *set, enum ic_service service, const char *why)
+{
+	struct ic_call *call = set->channels[service].call;
+
+	if (call != NULL)
+		give_up(call,
+			base_fail(call->err, -ECANCELED, "%s: %s", ic_service_text(service), why));
+}
+
+void ic_orders_run(struct base_io_task *task)
+{
+	struct ic_set *set =
+		(struct ic_set *)(void *)((char *)task - offsetof(struct ic_set, order_task));
+	unsigned int orders = atomic_exchange(&set->orders, 0);
+
+	if ((orders & IC_ORDER_PAUSED) != 0) /* also when it has ended since: time has passed */
+		change_running(set, false);
+	if ((orders & IC_ORDER_RUNNING) != 0)
+		change_running(set, atomic_load(&set->wanted_running));
+	if ((orders & IC_ORDER_THAW) != 0) {
+		cancel(set, IC_VSS, "who asked is gone");
+		ic_vss_break(set, "who asked is gone");
+	}
+	if ((orders & IC_ORDER_END) == 0)
+		return;
+	set->ending = true;
+	cancel(set, IC_VSS, "the worker is ending");
+	cancel(set, IC_SHUTDOWN, "the worker is ending");
+	ic_vss_break(set, "the worker is ending");
+}
+
+/* Only who finds no order waiting posts: the task is queued once at most. */
+static void order(struct ic_set *set, unsigned int orders)
+{
+	if (atomic_fetch_or(&set->orders, orders) == 0)
+		base_io_post(set->options.loop, &set->order_task);
 }
 
 void ic_set_running(struct ic_set *set, bool running)
 {
-	struct info_call call = { .set = set, .running = running };
+	atomic_store(&set->wanted_running, running);
+	order(set, running ? IC_ORDER_RUNNING : IC_ORDER_RUNNING | IC_ORDER_PAUSED);
+}
 
-	base_io_call(set->options.loop, change_running, &call);
+void ic_thaw_soon(struct ic_set *set)
+{
+	order(set, IC_ORDER_THAW);
+}
+
+void ic_end(struct ic_set *set)
+{
+	order(set, IC_ORDER_END);
 }

@@ -5,6 +5,8 @@
 #ifndef HYPERVISOR_IC_IC_PRIV_H
 #define HYPERVISOR_IC_IC_PRIV_H
 
+#include <stdatomic.h>
+
 #include "base/io_loop.h"
 #include "hypervisor/ic/ic.h"
 #include "hypervisor/ic/ic_body.h"
@@ -16,6 +18,14 @@
 /* From resume() until we send: the bus resumes after us. */
 #define IC_RESUME_DELAY_MS  20u
 #define IC_LOG_PERIOD_MS    10000u
+
+/* What is to be done on the loop, with nobody who waits for it. */
+enum ic_order {
+	IC_ORDER_RUNNING = 1 << 0, /* wanted_running has changed */
+	IC_ORDER_PAUSED = 1 << 1,  /* and was false meanwhile */
+	IC_ORDER_THAW = 1 << 2,
+	IC_ORDER_END = 1 << 3,
+};
 
 /* A caller that waits; on its stack. */
 enum ic_call_kind {
@@ -29,6 +39,7 @@ struct ic_call {
 	enum ic_power power;
 	bool force;
 	uint32_t timeout_ms;
+	uint32_t limit_ms; /* of a freeze: how long it may last */
 	struct base_io_timer timer;
 	int result;
 	struct base_error *err; /* the caller's; it waits meanwhile */
@@ -67,7 +78,15 @@ struct ic_set {
 
 	enum ic_vss_op vss_op; /* under way */
 	bool frozen;
-	bool thaw_due; /* nobody waits for it */
+	bool thaw_due;      /* nobody waits for it */
+	const char *broken; /* why the freeze ended before its caller said so; NULL: it did not */
+	struct base_io_timer freeze_timer;
+
+	/* From any thread to the loop: enum ic_order, and what ic_set_running() was told last. */
+	atomic_uint orders;
+	atomic_bool wanted_running;
+	struct base_io_task order_task;
+	bool ending;
 
 	uint8_t message[IC_MESSAGE_BYTES_MAX + 8];
 };
@@ -101,7 +120,12 @@ void ic_shutdown_answer(struct ic_set *set, const struct ic_answer *answer);
 void ic_call_begin(void *context);
 /* The channel is gone with what was under way. */
 void ic_calls_end(struct ic_channel *channel, const char *why);
+/* The channel is gone with what was frozen; or the freeze ends now, and its thaw is sent or owed.
+ */
 void ic_vss_forget(struct ic_set *set);
+void ic_vss_break(struct ic_set *set, const char *why);
+void ic_freeze_expired(struct base_io_timer *timer);
+void ic_orders_run(struct base_io_task *task);
 
 /* Saved state. */
 void ic_state_encode(const struct ic_set *set, struct base_buffer *out);

@@ -56,7 +56,7 @@ static int power_off(void)
 
 static int freeze(void)
 {
-	return ic_freeze(set, 10000, NULL);
+	return ic_freeze(set, 10000, 10000, NULL);
 }
 
 static int thaw(void)

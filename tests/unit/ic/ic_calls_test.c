@@ -3,6 +3,8 @@
 
 TestSuite(ic_calls, .init = rig_setup, .fini = rig_teardown);
 
+#define FREEZE_LIMIT_MS 3000u
+
 static struct ic_call call;
 static struct base_error call_err;
 
@@ -15,9 +17,16 @@ static void begin(enum ic_call_kind kind, uint32_t timeout_ms)
 		.kind = kind,
 		.power = IC_POWER_OFF,
 		.timeout_ms = timeout_ms,
+		.limit_ms = FREEZE_LIMIT_MS,
 		.err = &call_err,
 	};
 	ic_call_begin(&call);
+	vmbus_guest_run(rig_guest);
+}
+
+static void set_running(bool running)
+{
+	ic_set_running(rig_set, running);
 	vmbus_guest_run(rig_guest);
 }
 
@@ -39,7 +48,7 @@ Test(ic_calls, no_service)
 	struct base_error err = { 0 };
 
 	cr_assert_eq(ic_shutdown(rig_set, IC_POWER_OFF, false, 1000, &err), -ENOTCONN);
-	cr_assert_eq(ic_freeze(rig_set, 1000, &err), -ENOTCONN);
+	cr_assert_eq(ic_freeze(rig_set, 1000, 1000, &err), -ENOTCONN);
 	cr_assert_eq(ic_thaw(rig_set, 1000, &err), -ENOTCONN);
 	rig_open(IC_SHUTDOWN); /* not negotiated is no service either */
 	cr_assert_eq(ic_shutdown(rig_set, IC_POWER_OFF, false, 1000, &err), -ENOTCONN);
@@ -105,9 +114,9 @@ Test(ic_calls, one_at_a_time_and_only_while_running)
 	struct ic_call first;
 
 	rig_up(IC_SHUTDOWN, 3, 2);
-	ic_set_running(rig_set, false);
+	set_running(false);
 	fails(IC_CALL_SHUTDOWN, -EAGAIN);
-	ic_set_running(rig_set, true);
+	set_running(true);
 	cr_assert_eq(ic_service_ops.quiesce(rig_set, NULL), 0);
 	fails(IC_CALL_SHUTDOWN, -EAGAIN);
 	ic_service_ops.resume(rig_set);
@@ -156,6 +165,137 @@ Test(ic_calls, freeze_and_thaw)
 		is_done(0);
 		cr_assert_not(rig_set->frozen);
 	}
+}
+
+/* The set thaws by itself, and whoever froze is told that it was not frozen all the time. */
+static void is_thawed_early(void)
+{
+	vss_is(IC_VSS_THAW);
+	cr_assert_not(rig_set->frozen);
+	fails(IC_CALL_THAW, -ECANCELED);
+	fails(IC_CALL_FREEZE, -EBUSY);
+	rig_answer(IC_VSS, 0);
+	cr_assert_not(rig_request(IC_VSS));
+	freeze_agreed(); /* works again */
+	begin(IC_CALL_THAW, 1000);
+	vss_is(IC_VSS_THAW);
+	rig_answer(IC_VSS, 0);
+	is_done(0);
+	rig_pass(2 * FREEZE_LIMIT_MS); /* its limit ended with it */
+	cr_assert_not(rig_request(IC_VSS));
+}
+
+Test(ic_calls, a_freeze_has_a_limit)
+{
+	rig_up(IC_VSS, 5, 0);
+	freeze_agreed();
+	rig_pass(FREEZE_LIMIT_MS - 20);
+	cr_assert_not(rig_request(IC_VSS));
+	rig_pass(20);
+	is_thawed_early();
+}
+
+Test(ic_calls, a_pause_ends_a_freeze)
+{
+	rig_up(IC_VSS, 5, 0);
+	freeze_agreed();
+	set_running(false);
+	rig_pass(2 * FREEZE_LIMIT_MS);
+	cr_assert_not(rig_request(IC_VSS)); /* who stands still is not thawed */
+	set_running(true);
+	rig_pass(2 * IC_RESUME_DELAY_MS);
+	is_thawed_early();
+}
+
+Test(ic_calls, a_pause_too_short_to_be_seen_ends_a_freeze)
+{
+	rig_up(IC_TIME, 4, 0);
+	cr_assert(rig_request(IC_TIME));
+	rig_answer(IC_TIME, 0);
+	rig_up(IC_VSS, 5, 0);
+	freeze_agreed();
+	ic_set_running(rig_set, false);
+	ic_set_running(rig_set, true);
+	rig_pass(2 * IC_RESUME_DELAY_MS);
+	cr_assert(rig_request(IC_TIME)); /* and the clock is set */
+	cr_assert_eq(rig_body()[16], IC_TIME_SYNC);
+	is_thawed_early();
+}
+
+Test(ic_calls, a_save_or_move_ends_a_freeze)
+{
+	rig_up(IC_VSS, 5, 0);
+	freeze_agreed();
+	cr_assert_eq(ic_service_ops.quiesce(rig_set, NULL), 0);
+	rig_pass(100);
+	cr_assert_not(rig_request(IC_VSS));
+	ic_service_ops.resume(rig_set);
+	rig_pass(2 * IC_RESUME_DELAY_MS);
+	is_thawed_early();
+}
+
+Test(ic_calls, who_froze_is_gone)
+{
+	rig_up(IC_VSS, 5, 0);
+	freeze_agreed();
+	ic_thaw_soon(rig_set);
+	vmbus_guest_run(rig_guest);
+	is_thawed_early();
+	ic_thaw_soon(rig_set); /* nothing is frozen */
+	vmbus_guest_run(rig_guest);
+	cr_assert_not(rig_request(IC_VSS));
+}
+
+Test(ic_calls, who_freezes_is_gone)
+{
+	struct vmbus_guest_packet freeze;
+
+	rig_up(IC_VSS, 5, 0);
+	begin(IC_CALL_FREEZE, 1000);
+	vss_is(IC_VSS_HOT_BACKUP);
+	rig_answer(IC_VSS, 0);
+	vss_is(IC_VSS_FREEZE);
+	freeze = rig_packet;
+	ic_thaw_soon(rig_set);
+	vmbus_guest_run(rig_guest);
+	is_done(-ECANCELED);
+	vss_is(IC_VSS_THAW); /* in the ring behind it */
+	rig_answer(IC_VSS, 0);
+	rig_packet = freeze;
+	rig_answer(IC_VSS, 0);
+	cr_assert_not(rig_set->frozen);
+}
+
+Test(ic_calls, a_channel_opened_again_was_not_frozen)
+{
+	rig_up(IC_VSS, 5, 0);
+	freeze_agreed();
+	vmbus_guest_close(&rig_channels[IC_VSS]);
+	rig_up(IC_VSS, 5, 0);
+	fails(IC_CALL_THAW, -ECANCELED);
+	rig_pass(2 * FREEZE_LIMIT_MS);
+	cr_assert_not(rig_request(IC_VSS));
+}
+
+Test(ic_calls, the_end_wakes_everybody)
+{
+	struct ic_call shutdown;
+
+	rig_up(IC_SHUTDOWN, 3, 2);
+	rig_up(IC_VSS, 5, 0);
+	begin(IC_CALL_SHUTDOWN, 10000);
+	shutdown = call;
+	rig_set->channels[IC_SHUTDOWN].call = &shutdown;
+	base_io_timer_disarm(vmbus_guest_loop(rig_guest), &call.timer);
+	shutdown.timer = (struct base_io_timer){ .expired = call.timer.expired };
+	freeze_agreed();
+	ic_end(rig_set);
+	vmbus_guest_run(rig_guest);
+	cr_assert(shutdown.done);
+	cr_assert_eq(shutdown.result, -ECANCELED);
+	vss_is(IC_VSS_THAW);
+	fails(IC_CALL_SHUTDOWN, -ECANCELED);
+	fails(IC_CALL_THAW, -ECANCELED);
 }
 
 Test(ic_calls, no_daemon)

@@ -48,9 +48,11 @@ Test(ic, a_paused_guest_is_not_lost)
 	beat();
 	rig_pass(IC_HEARTBEAT_PERIOD_MS);
 	ic_set_running(rig_set, false);
+	vmbus_guest_run(rig_guest);
 	rig_pass(10 * IC_HEARTBEAT_LOST_MS);
 	cr_assert_eq(heartbeat(), IC_HEARTBEAT_OK);
 	ic_set_running(rig_set, true);
+	vmbus_guest_run(rig_guest);
 	cr_assert_eq(ic_service_ops.quiesce(rig_set, NULL), 0);
 	rig_pass(10 * IC_HEARTBEAT_LOST_MS);
 	cr_assert_eq(heartbeat(), IC_HEARTBEAT_OK);
@@ -92,10 +94,12 @@ Test(ic, time_sync_at_once_then_samples)
 	vmbus_guest_run(rig_guest);
 	is_time(IC_TIME_SYNC);
 	ic_set_running(rig_set, false);
+	vmbus_guest_run(rig_guest);
 	ic_sync_time(rig_set);
 	rig_pass(2 * IC_SAMPLE_PERIOD_MS);
 	cr_assert_not(rig_request(IC_TIME));
 	ic_set_running(rig_set, true);
+	vmbus_guest_run(rig_guest);
 	rig_pass(IC_RESUME_DELAY_MS);
 	is_time(IC_TIME_SYNC);
 }
