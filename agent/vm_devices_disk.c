@@ -298,15 +298,18 @@ void vm_devices_close_disks(struct vm_devices *devices)
 
 /* --- changes while the guest runs --- */
 
-static int find_drive(struct vm_devices *devices, uint32_t controller, uint32_t lun,
-		      struct vm_disk **ret_disk, struct base_error *err)
+/* NULL: -ENOENT. */
+static struct vm_disk *find_drive(struct vm_devices *devices, uint32_t controller, uint32_t lun,
+				  struct base_error *err)
 {
-	*ret_disk = vm_devices_disk(devices, controller, lun);
-	if (*ret_disk != NULL)
-		return 0;
-	return base_fail(err, -ENOENT,
-			 "controller %" PRIu32 " LUN %" PRIu32 ": nothing there: expected a disk",
-			 controller, lun);
+	struct vm_disk *disk = vm_devices_disk(devices, controller, lun);
+
+	if (disk == NULL)
+		(void)base_fail(err, -ENOENT,
+				"controller %" PRIu32 " LUN %" PRIu32
+				": nothing there: expected a disk",
+				controller, lun);
+	return disk;
 }
 
 /* The lowest LUN that is free, or the one that was asked for. */
@@ -362,11 +365,12 @@ int vm_devices_disk_add(struct vm_devices *devices, struct vm_disk_config *confi
 int vm_devices_disk_remove(struct vm_devices *devices, uint32_t controller, uint32_t lun,
 			   struct base_error *err)
 {
-	struct vm_disk *disk = NULL;
-	int code = find_drive(devices, controller, lun, &disk, err);
+	struct vm_disk *disk = find_drive(devices, controller, lun, err);
+	int code = 0;
 
-	if (code == 0)
-		code = storvsp_detach(devices->controllers[controller], lun, err);
+	if (disk == NULL)
+		return -ENOENT;
+	code = storvsp_detach(devices->controllers[controller], lun, err);
 	if (code < 0)
 		return code;
 	for (uint32_t i = 0; i < devices->disk_count; i++)
@@ -381,12 +385,12 @@ int vm_devices_medium(struct vm_devices *devices, uint32_t controller, uint32_t 
 {
 	BASE_CLEANUP(disk_releasep) struct vm_disk *next = NULL;
 	struct vm_place place = { .store = NULL };
-	struct vm_disk *drive = NULL;
+	struct vm_disk *drive = find_drive(devices, controller, lun, err);
 	struct disk *before = NULL;
-	int code = find_drive(devices, controller, lun, &drive, err);
+	int code = 0;
 
-	if (code < 0)
-		return code;
+	if (drive == NULL)
+		return -ENOENT;
 	if (!drive->config.dvd)
 		return base_fail(err, -EINVAL,
 				 "controller %" PRIu32 " LUN %" PRIu32 ": a disk: expected a DVD "
@@ -420,12 +424,12 @@ int vm_devices_medium(struct vm_devices *devices, uint32_t controller, uint32_t 
 int vm_devices_disk_resize(struct vm_devices *devices, uint32_t controller, uint32_t lun,
 			   uint64_t size_bytes, struct base_error *err)
 {
-	struct vm_disk *disk = NULL;
+	struct vm_disk *disk = find_drive(devices, controller, lun, err);
 	struct disk_request request = { .op = DISK_RESIZE, .offset_bytes = size_bytes };
-	int code = find_drive(devices, controller, lun, &disk, err);
+	int code = 0;
 
-	if (code < 0)
-		return code;
+	if (disk == NULL)
+		return -ENOENT;
 	if (!disk->active)
 		return base_fail(err, -EROFS, "disk '%s': read-only: expected one that is written",
 				 disk->config.path);

@@ -354,6 +354,7 @@ void netvsp_control_indicate(struct netvsp *netvsp, uint32_t status)
 	if (netvsp->control.answer_count == NETVSP_ANSWERS_MAX)
 		return;
 	answer = answer_new(netvsp);
+	base_assert(answer != NULL);
 	out = base_writer_over(answer->bytes, sizeof(answer->bytes));
 	rndis_indicate(&out, status);
 	answer->size_bytes = (uint32_t)out.offset_bytes;

@@ -301,6 +301,7 @@ static void take_packet(struct storvsp_channel *channel, const struct vmbus_pack
 		return;
 	}
 	request = storvsp_list_take(&channel->unused);
+	base_assert(request != NULL); /* ready() has looked */
 	memset(request->message, 0, sizeof(request->message));
 	memcpy(request->message, packet->payload, size);
 	request->trans_id = packet->trans_id;
