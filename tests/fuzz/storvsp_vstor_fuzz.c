@@ -1,14 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * VSTOR packets over a channel, as a hostile guest sends them: whatever comes, every packet that
- * was taken is answered once or its channel is closed, and nothing else than RAM is touched.
- * vstor_srb_decode() and scsi_plan() see what comes.
+ * was taken is answered once or its channel is closed, nothing else than RAM is touched, and what
+ * is written there is marked.  vstor_srb_decode() and scsi_plan() see what comes.
  *
  * Input: records of kind, run count, 64 bytes of message and the runs (le32 address, le16 length).
+ *
+ * Memory, loop, store and disk are made once, and are empty again for each input; the controller
+ * and its channels are new ones.
  */
+#define FAKE_PACKETS 256u
+
+#include "base/log.h"
+#include "hypervisor/disk/fake_store_priv.h"
+#include "tests/fuzz/block_cache.h"
+#include "tests/fuzz/fuzz_memory.h"
 #include "tests/unit/storvsp/storvsp_rig.h"
 
 #define RECORDS_MAX 64
+#define DATA_PAGE   0x100u /* where data of seeds goes */
+#define DATA_PAGES  64u
 
 enum kind {
 	KIND_INBAND,
@@ -17,8 +28,13 @@ enum kind {
 	KIND_REOPEN,
 	KIND_RING,
 	KIND_PAUSE,
-	KIND_LUN
+	KIND_LUN,
+	KIND_DATA, /* count: a page behind DATA_PAGE, which begins with the message */
+	KINDS
 };
+
+static struct fuzz_memory memory;
+static uint32_t blocks_used; /* by what is made once */
 
 /* NOLINTNEXTLINE(readability-identifier-naming) */
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
@@ -52,7 +68,7 @@ static void reopen(void)
 
 static void step(struct base_reader *in)
 {
-	uint8_t kind = base_read_u8(in) % 7;
+	uint8_t kind = base_read_u8(in) % KINDS;
 	uint8_t count = base_read_u8(in);
 	uint8_t message[FAKE_PAYLOAD];
 
@@ -80,20 +96,52 @@ static void step(struct base_reader *in)
 		if (storvsp_detach(rig.storvsp, 0, NULL) != 0)
 			rig_attach(0, rig.disk);
 		break;
+	case KIND_DATA:
+		base_assert(hv_slat_write(memory.slat,
+					  (DATA_PAGE + count % DATA_PAGES) * HV_PAGE_BYTES, message,
+					  sizeof(message)) == 0);
+		break;
+	case KINDS:
+		break;
 	}
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
+static void make_once(void)
 {
-	struct base_reader in = base_reader_over(input, size);
+	static struct disk_lab lab;
+
+	base_log_init(2, BASE_LOG_ERR);
+	fuzz_memory_init(&memory);
+	disk_lab_init(&lab);
+	disk_lab_make(&lab, "a.img", DISK_RAW, DISK_DYNAMIC, RIG_DISK, NULL);
+	rig.disk = disk_lab_open(&lab, "a.img");
+	rig.lab = lab;
+	blocks_used = block_cache_used();
+}
+
+static void begin(void)
+{
+	const struct disk_lab lab = rig.lab;
+	struct disk *disk = rig.disk;
+
+	memset(&rig, 0, sizeof(rig));
+	rig.lab = lab;
+	rig.disk = disk;
+	rig.memory = memory.memory;
+	rig.slat = memory.slat;
+	rig.trans_id = 1;
+	fake_quiesced = false;
+	rig_controller();
+	rig_attach(0, rig.disk);
+	rig_start();
+}
+
+/* Everything that is taken from now on is answered once. */
+static void check_answers(void)
+{
 	uint64_t sent = 0;
 	uint64_t answered = 0;
 
-	rig_init();
-	rig_start();
-	for (uint32_t i = 0; i < RECORDS_MAX && base_reader_left(&in) > 0; i++)
-		step(&in);
-	/* Everything that is taken from now on is answered once. */
 	rig.channel->room = UINT32_MAX;
 	vmbus_channel_again(rig.channel);
 	rig_settle();
@@ -107,6 +155,34 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 	     packet = fake_get(rig.channel))
 		answered += packet->type == VMBUS_PACKET_COMPLETION;
 	base_assert(answered == sent);
-	rig_fini();
+}
+
+static void end(void)
+{
+	struct fake_store *store = fake_of(rig.lab.store);
+
+	storvsp_free(rig.storvsp);
+	rig_settle();
+	for (uint32_t i = 0; i < store->names.count; i++) {
+		struct fake_content *content = store->names.names[i]->content;
+
+		base_assert(content->size_bytes == RIG_DISK);
+		base_assert(fake_content_clear(content, 0, content->size_bytes, true) == 0);
+	}
+	base_assert(block_cache_used() == blocks_used);
+	fuzz_memory_reset(&memory, 0, DATA_PAGE + DATA_PAGES);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
+{
+	struct base_reader in = base_reader_over(input, size);
+
+	if (memory.slat == NULL)
+		make_once();
+	begin();
+	for (uint32_t i = 0; i < RECORDS_MAX && base_reader_left(&in) > 0; i++)
+		step(&in);
+	check_answers();
+	end();
 	return 0;
 }

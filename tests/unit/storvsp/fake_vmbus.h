@@ -13,7 +13,9 @@
 
 #include "hypervisor/vmbus/vmbus_channel.h"
 
-#define FAKE_PACKETS  4096u
+#ifndef FAKE_PACKETS
+#define FAKE_PACKETS 4096u /* each way */
+#endif
 #define FAKE_CHANNELS 8u
 #define FAKE_PAYLOAD  64u
 
