@@ -2,15 +2,16 @@
 /*
  * SCSI commands: whatever the CDB, the unit and the parameters are, the plan stays inside the
  * disk, the guest's buffer and the data buffer.
- * Input: 16 bytes CDB, unit flags, attention, log of the size, le16 transfer in units of 512, and
- * the parameters.
+ * Input: 16 bytes CDB, unit flags, attention, log of the size, le32 bytes of transfer, and the
+ * parameters.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "hypervisor/storvsp/scsi.h"
 
-#define HEADER_BYTES 21
+#define HEADER_BYTES 23
 
 /* NOLINTNEXTLINE(readability-identifier-naming) */
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size);
@@ -90,7 +91,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 	unit.unmap_bytes = (flags & 32) != 0 ? 1 << 20 : 0;
 	command.attention = input[17] & SCSI_ATTENTIONS;
 	unit.size_bytes = 4096ULL << input[18] % 44;
-	command.transfer_bytes = ((uint32_t)input[19] | (uint32_t)input[20] << 8) * 512U;
+	command.transfer_bytes = base_get_le32(input + 19);
 	scsi_plan(&unit, &command, &plan);
 	if (plan.action == SCSI_PARAMETERS) {
 		need(plan.length_bytes <= SCSI_DATA_BYTES);
