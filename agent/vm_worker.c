@@ -156,9 +156,8 @@ static int begin_running(struct vm_worker *worker, struct base_error *err)
 
 	if (code == 0 && worker->config->start == VM_START_RUNNING)
 		code = hv_machine_release(worker->machine, HV_HOLD_USER, err);
+	worker->announce_waits = worker->restore_fd >= 0;
 	vm_worker_running(worker);
-	if (code == 0 && worker->restore_fd >= 0)
-		vm_devices_announce(worker->devices);
 	return code;
 }
 

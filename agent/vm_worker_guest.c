@@ -11,6 +11,10 @@ void vm_worker_running(struct vm_worker *worker)
 
 	hv_machine_status(worker->machine, &status);
 	vm_devices_running(worker->devices, status.holds == 0);
+	if (status.holds != 0 || !worker->announce_waits)
+		return;
+	worker->announce_waits = false;
+	vm_devices_announce(worker->devices);
 }
 
 static void done_result(struct vm_job *job, json_t **ret_result)

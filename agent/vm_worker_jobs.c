@@ -122,10 +122,7 @@ const struct vm_job vm_job_load = { .run = run_load, .done = done_load };
 
 static int run_pause(struct vm_job *job, struct base_error *err)
 {
-	int code = hv_machine_hold(job->worker->machine, HV_HOLD_USER, err);
-
-	vm_worker_running(job->worker);
-	return code;
+	return hv_machine_hold(job->worker->machine, HV_HOLD_USER, err);
 }
 
 static void done_pause(struct vm_job *job, json_t **ret_result)
@@ -133,6 +130,7 @@ static void done_pause(struct vm_job *job, json_t **ret_result)
 	struct vm_worker *worker = job->worker;
 	struct hv_machine_status status;
 
+	vm_worker_running(worker);
 	if (job->code < 0)
 		return;
 	hv_machine_status(worker->machine, &status);
@@ -146,15 +144,13 @@ const struct vm_job vm_job_pause = { .run = run_pause, .done = done_pause };
 
 static int run_resume(struct vm_job *job, struct base_error *err)
 {
-	int code = hv_machine_release(job->worker->machine, HV_HOLD_USER, err);
-
-	vm_worker_running(job->worker);
-	return code;
+	return hv_machine_release(job->worker->machine, HV_HOLD_USER, err);
 }
 
 static void done_resume(struct vm_job *job, json_t **ret_result)
 {
 	(void)ret_result;
+	vm_worker_running(job->worker);
 	if (job->code < 0)
 		return;
 	base_log(BASE_LOG_NOTICE, "vm.resumed", "vm=%s", job->worker->config->name);

@@ -91,8 +91,9 @@ struct vm_worker {
 	struct base_error start_err;             /* why it came to nothing */
 	bool running; /* "ready" was said: failures are logged from then on */
 	bool saving;
-	bool reset_waits; /* the guest asked for a reset while a job was under way */
-	bool quit_waits;  /* likewise the command quit, while a state was being saved */
+	bool announce_waits; /* restored: the network is told where the guest is once it runs */
+	bool reset_waits;    /* the guest asked for a reset while a job was under way */
+	bool quit_waits;     /* likewise the command quit, while a state was being saved */
 	bool ending;
 	enum vm_exit exit_code;
 	uint32_t job_count; /* begun, not done */
@@ -161,7 +162,8 @@ extern const struct vm_job vm_job_guest;
 extern const struct vm_job vm_job_shutdown;
 extern const struct vm_job vm_job_time_sync;
 extern const struct vm_job vm_job_checkpoint;
-/* Holds have changed: the guest's silence counts, or does not. */
+/* Holds have changed: the guest's silence counts, or does not.  Loop thread, so that what is told
+ * last is true. */
 void vm_worker_running(struct vm_worker *worker);
 
 /* --- vm_worker_events.c --- */

@@ -71,7 +71,7 @@ static void queues_init(struct netvsp *netvsp)
 		queue->index = i;
 		queue->loop = options->loops[i % options->loop_count];
 		queue->tap_fd = options->tap_fds[i];
-		netvsp_rx_init(queue);
+		netvsp_queue_init(queue);
 		netvsp_queue_take_part(queue, false);
 	}
 	for (uint32_t i = netvsp->queue_limit; i < options->queue_count; i++)
@@ -137,6 +137,7 @@ int netvsp_new(const struct netvsp_options *options, struct netvsp **ret_netvsp,
 	atomic_store(&netvsp->link_wanted, options->link_up);
 	netvsp->control.link_shown = options->link_up;
 	netvsp_announce_init(netvsp);
+	netvsp_control_init(netvsp);
 	netvsp->queues = calloc(netvsp->queue_limit, sizeof(*netvsp->queues));
 	if (netvsp->queues == NULL) {
 		netvsp_release(netvsp);

@@ -68,7 +68,7 @@ BASE_MUST_CHECK int netvsp_new(const struct netvsp_options *options, struct netv
 void netvsp_free(struct netvsp *netvsp);
 extern const struct hv_service_ops netvsp_service_ops; /* service: the card */
 
-/* After a restore or a move, once the vCPUs run: RARP requests for the guest's address into the
+/* For after a restore or a move, once the vCPUs run: RARP requests for the guest's address into the
  * TAP device, repeated (at once, then after 50, 150, 250, 350, 450 ms: as the field does), and a
  * network-change indication to the guest, so that it announces itself too.  Any thread. */
 void netvsp_announce(struct netvsp *netvsp);

@@ -27,7 +27,8 @@ static void announce_next(struct netvsp *netvsp)
 {
 	struct base_io_loop *loop = netvsp->queues[0].loop;
 
-	send_rarp(netvsp);
+	if (!netvsp->queues[0].quiet) /* about to be saved, and perhaps left */
+		send_rarp(netvsp);
 	if (netvsp->announce_step < NETVSP_ANNOUNCEMENTS - 1)
 		base_io_timer_arm(loop, &netvsp->announce_timer,
 				  base_io_loop_now_ns(loop) +
@@ -63,7 +64,7 @@ static void announce_run(struct base_io_task *task)
 	 * neighbour advertisements at once.  RNDIS_STATUS_NETWORK_CHANGE would make it take its
 	 * carrier away for two seconds first, which is an outage where none has to be. */
 	if (atomic_load(&netvsp->link_up) && netvsp->control.link_shown)
-		netvsp_control_indicate(netvsp, RNDIS_STATUS_MEDIA_CONNECT);
+		(void)netvsp_control_indicate(netvsp, RNDIS_STATUS_MEDIA_CONNECT);
 	push_indications(netvsp);
 }
 
@@ -88,12 +89,7 @@ static void link_run(struct base_io_task *task)
 		for (uint32_t i = 0; i < netvsp->queue_limit; i++)
 			netvsp_queue_kick(&netvsp->queues[i]);
 	}
-	if (up != netvsp->control.link_shown && netvsp->control.rndis_ready) {
-		netvsp->control.link_shown = up;
-		netvsp_control_indicate(netvsp, up ? RNDIS_STATUS_MEDIA_CONNECT
-						   : RNDIS_STATUS_MEDIA_DISCONNECT);
-	}
-	push_indications(netvsp);
+	push_indications(netvsp); /* shows it */
 }
 
 void netvsp_set_link(struct netvsp *netvsp, bool up)

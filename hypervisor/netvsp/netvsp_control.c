@@ -205,18 +205,24 @@ static uint32_t offer_subs(struct netvsp *netvsp, uint32_t count)
 	return count;
 }
 
-static void sub_answer(struct netvsp *netvsp)
+/* Once the guest has let go of earlier ones, and no other completion waits for room.  False: this
+ * one does now. */
+static bool flush_sub_request(struct netvsp *netvsp)
 {
 	struct netvsp_control *control = &netvsp->control;
 	const uint64_t trans_id = control->sub_request.trans_id;
-	const uint32_t count = offer_subs(netvsp, control->sub_request.count);
 	uint8_t payload[NVSP_MESSAGE_BYTES];
+	uint32_t count = 0;
 
+	if (!control->sub_request.is_set || !subs_are_gone(netvsp))
+		return true;
+	count = offer_subs(netvsp, control->sub_request.count);
 	control->sub_request.is_set = false;
 	control->sub_count = count;
 	control->table_waits = count > 0;
 	nvsp_subchannel_complete(payload, NVSP_STATUS_SUCCESS, count);
 	netvsp_queue_complete(primary_queue(netvsp), trans_id, payload);
+	return !primary_queue(netvsp)->waiting.is_set;
 }
 
 static void on_subchannel(struct netvsp *netvsp, const struct vmbus_packet *packet,
@@ -239,11 +245,10 @@ static void on_subchannel(struct netvsp *netvsp, const struct vmbus_packet *pack
 	}
 	if (count > netvsp->queue_limit - 1)
 		count = netvsp->queue_limit - 1;
-	control->sub_request.is_set = true;
+	control->sub_request.is_set =
+		true; /* answered before the next packet is looked at, or later */
 	control->sub_request.trans_id = packet->trans_id;
 	control->sub_request.count = count;
-	if (subs_are_gone(netvsp))
-		sub_answer(netvsp);
 }
 
 void netvsp_control_gone(struct netvsp *netvsp)
@@ -257,9 +262,7 @@ void netvsp_control_gone(struct netvsp *netvsp)
 		netvsp->closing = false;
 		vmbus_channel_closed(netvsp->primary);
 	}
-	if (netvsp->control.sub_request.is_set && subs_are_gone(netvsp) && queue->channel != NULL &&
-	    !queue->quiet && !queue->waiting.is_set) {
-		sub_answer(netvsp);
+	if (netvsp->control.sub_request.is_set && queue->channel != NULL && !queue->quiet) {
 		(void)netvsp_queue_flush(queue);
 		vmbus_channel_flush(queue->channel);
 	}
@@ -274,9 +277,13 @@ static void gone_run(struct base_io_task *task)
 	netvsp_control_gone(netvsp);
 }
 
-void netvsp_control_kick(struct netvsp *netvsp)
+void netvsp_control_init(struct netvsp *netvsp)
 {
 	netvsp->control_task.run = gone_run;
+}
+
+void netvsp_control_kick(struct netvsp *netvsp)
+{
 	if (!atomic_exchange(&netvsp->control_posted, true))
 		base_io_post(netvsp->queues[0].loop, &netvsp->control_task);
 }
@@ -343,21 +350,32 @@ static struct netvsp_answer *answer_new(struct netvsp *netvsp)
 				 NETVSP_ANSWERS_MAX];
 }
 
-void netvsp_control_indicate(struct netvsp *netvsp, uint32_t status)
+bool netvsp_control_indicate(struct netvsp *netvsp, uint32_t status)
 {
 	struct netvsp_answer *answer = NULL;
 	struct base_writer out;
 
-	if (!netvsp->control.rndis_ready)
-		return;
-	/* Nobody asked: what does not fit is not told, and the guest is not to blame. */
-	if (netvsp->control.answer_count == NETVSP_ANSWERS_MAX)
-		return;
+	/* Nobody asked: the guest is not to blame for what does not fit. */
+	if (!netvsp->control.rndis_ready || netvsp->control.answer_count == NETVSP_ANSWERS_MAX)
+		return false;
 	answer = answer_new(netvsp);
 	base_assert(answer != NULL);
 	out = base_writer_over(answer->bytes, sizeof(answer->bytes));
 	rndis_indicate(&out, status);
 	answer->size_bytes = (uint32_t)out.offset_bytes;
+	return true;
+}
+
+/* The guest believes of its link what it was told last; what there was no room for is told later.
+ */
+static void show_link(struct netvsp *netvsp)
+{
+	const bool up = atomic_load(&netvsp->link_up);
+
+	if (up != netvsp->control.link_shown &&
+	    netvsp_control_indicate(netvsp, up ? RNDIS_STATUS_MEDIA_CONNECT
+					       : RNDIS_STATUS_MEDIA_DISCONNECT))
+		netvsp->control.link_shown = up;
 }
 
 static uint64_t sum_of(const struct netvsp *netvsp, size_t offset)
@@ -541,5 +559,6 @@ bool netvsp_control_flush(struct netvsp *netvsp)
 {
 	if (primary_queue(netvsp)->channel == NULL)
 		return true;
-	return flush_table(netvsp) && flush_answers(netvsp);
+	show_link(netvsp);
+	return flush_sub_request(netvsp) && flush_table(netvsp) && flush_answers(netvsp);
 }

@@ -81,6 +81,16 @@ static int bad(struct base_error *err, const char *what)
 	return base_fail(err, -EBADMSG, "frame: %s", what);
 }
 
+/* A frame, or one segment of it, with headers. */
+static int check_length(uint32_t frame_bytes, const struct netvsp_tx_rules *rules,
+			struct base_error *err)
+{
+	if (frame_bytes <= rules->mtu + NETVSP_ETHERNET_BYTES + NETVSP_VLAN_BYTES)
+		return 0;
+	return base_fail(err, -EMSGSIZE, "frame: %" PRIu32 " bytes, the network takes %" PRIu32,
+			 frame_bytes, rules->mtu);
+}
+
 /* The network header, behind a tag that the guest put in itself. */
 static int find_network(const uint8_t *head, uint32_t head_bytes, struct layers *layers,
 			struct base_error *err)
@@ -150,9 +160,10 @@ static void fill_ip4_checksum(uint8_t *ip)
 
 /* The guest left a length and a sum of the pseudo header without a length: fill both in, as
  * Linux wants a packet that it is to cut. */
-static int plan_segments(struct netvsp_tx_frame *frame, uint8_t *head, const struct layers *layers,
-			 struct base_error *err)
+static int plan_segments(struct netvsp_tx_frame *frame, const struct layers *layers,
+			 const struct netvsp_tx_rules *rules, struct base_error *err)
 {
+	uint8_t *head = frame->bytes + NETVSP_VLAN_BYTES;
 	const uint32_t mss = frame->wishes.segment_bytes;
 	const uint32_t tcp_at = layers->transport_at;
 	uint8_t *ip = head + layers->network_at;
@@ -186,8 +197,10 @@ static int plan_segments(struct netvsp_tx_frame *frame, uint8_t *head, const str
 	base_put_be16(tcp + TCP_CHECKSUM_AT,
 		      (uint16_t)(sum_bytes(tcp + TCP_CHECKSUM_AT, 2, length)));
 	vnet_checksum(frame->vnet, tcp_at, TCP_CHECKSUM_AT);
-	if (length - tcp_head <= mss)
-		return 0; /* one segment: nothing to cut */
+	if (length - tcp_head <= mss) /* one segment: nothing to cut */
+		return check_length(frame->frame_bytes, rules, err);
+	if (check_length(tcp_at + tcp_head + mss, rules, err) < 0)
+		return -EMSGSIZE;
 	frame->vnet[1] = layers->is_ip6 ? VNET_GSO_TCP6 : VNET_GSO_TCP4;
 	if ((tcp[13] & TCP_FLAG_CWR) != 0)
 		frame->vnet[1] |= VNET_GSO_ECN;
@@ -250,19 +263,17 @@ int netvsp_tx_plan(struct netvsp_tx_frame *frame, const struct netvsp_tx_rules *
 	if (!is_source_allowed(head + 6, rules))
 		return base_fail(err, -EPERM, "frame: source %02x:%02x:%02x:%02x:%02x:%02x",
 				 head[6], head[7], head[8], head[9], head[10], head[11]);
-	if (frame->frame_bytes > NETVSP_FRAME_BYTES_MAX ||
-	    (!wishes->segment &&
-	     frame->frame_bytes > rules->mtu + NETVSP_ETHERNET_BYTES + NETVSP_VLAN_BYTES))
-		return base_fail(err, -EMSGSIZE,
-				 "frame: %" PRIu32 " bytes, the network takes %" PRIu32,
-				 frame->frame_bytes, rules->mtu);
+	if (frame->frame_bytes > NETVSP_FRAME_BYTES_MAX || !wishes->segment)
+		rc = check_length(frame->frame_bytes, rules, err);
+	if (rc < 0)
+		return rc;
 	if (wishes->segment || (wishes->checksum && (wishes->checksum_tcp || wishes->checksum_udp ||
 						     wishes->checksum_ip_header))) {
 		rc = find_network(head, frame->head_bytes, &layers, err);
 		if (rc == 0 && (wishes->segment || wishes->checksum_tcp || wishes->checksum_udp))
 			rc = find_transport(frame, &layers, err);
 		if (rc == 0)
-			rc = wishes->segment ? plan_segments(frame, head, &layers, err)
+			rc = wishes->segment ? plan_segments(frame, &layers, rules, err)
 					     : plan_checksum(frame, head, &layers, err);
 		if (rc < 0)
 			return rc;

@@ -122,8 +122,6 @@ struct netvsp {
 	struct netvsp_control control;
 	struct netvsp_sub subs[NETVSP_QUEUES_MAX]; /* [0] is not used */
 	bool closing;
-	bool announce_on_resume;
-	bool restored;
 	struct netvsp_state *loaded;      /* a saved state that loaded() is to take up */
 	struct base_io_task control_task; /* buffers or sub-channels are gone */
 	atomic_bool control_posted;
@@ -179,6 +177,7 @@ uint32_t netvsp_section_spare(const struct netvsp_buffer *buffer, uint32_t queue
 extern const struct vmbus_channel_ops netvsp_channel_ops;
 int netvsp_offer(struct netvsp *netvsp, uint32_t index, struct vmbus_channel **ret_channel,
 		 struct base_error *err);
+void netvsp_queue_init(struct netvsp_queue *queue);
 /* Any thread: the queue looks again at what control has published. */
 void netvsp_queue_kick(struct netvsp_queue *queue);
 void netvsp_queue_sync(struct netvsp_queue *queue);
@@ -230,6 +229,7 @@ void netvsp_poller_wait(struct netvsp_poller *poller, uint32_t slot, int fd,
 
 /* --- netvsp_control.c: on the loop of queue 0 --- */
 
+void netvsp_control_init(struct netvsp *netvsp);
 void netvsp_control_reset(struct netvsp *netvsp);
 /* A message that is no RNDIS packet. */
 void netvsp_control_message(struct netvsp *netvsp, const struct vmbus_packet *packet,
@@ -237,7 +237,8 @@ void netvsp_control_message(struct netvsp *netvsp, const struct vmbus_packet *pa
 /* An RNDIS control request, already private. */
 enum nvsp_status netvsp_control_request(struct netvsp *netvsp, const uint8_t *bytes,
 					uint32_t size_bytes);
-void netvsp_control_indicate(struct netvsp *netvsp, uint32_t status);
+/* False: the guest's driver is not there, or takes no answers for now. */
+bool netvsp_control_indicate(struct netvsp *netvsp, uint32_t status);
 bool netvsp_control_flush(struct netvsp *netvsp); /* false: something still waits */
 void netvsp_control_kick(struct netvsp *netvsp);  /* any thread: look for what is gone */
 void netvsp_control_gone(struct netvsp *netvsp);

@@ -74,9 +74,14 @@ static void sync_run(struct base_io_task *task)
 	netvsp_queue_sync(queue);
 }
 
-void netvsp_queue_kick(struct netvsp_queue *queue)
+void netvsp_queue_init(struct netvsp_queue *queue)
 {
 	queue->sync_task.run = sync_run;
+	netvsp_rx_init(queue);
+}
+
+void netvsp_queue_kick(struct netvsp_queue *queue)
+{
 	if (!atomic_exchange(&queue->sync_posted, true))
 		base_io_post(queue->loop, &queue->sync_task);
 }

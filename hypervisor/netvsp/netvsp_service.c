@@ -53,13 +53,8 @@ static void card_resume(void *service)
 {
 	struct netvsp *netvsp = service;
 
+	/* Where the cable is here may not be what the guest was told there: it is shown now. */
 	for_all_queues(netvsp, queue_resume);
-	if (netvsp->announce_on_resume) {
-		netvsp->announce_on_resume = false;
-		netvsp_announce(netvsp);
-		/* Where the cable is here may not be what the guest was told there. */
-		netvsp_set_link(netvsp, atomic_load(&netvsp->link_wanted));
-	}
 }
 
 static void reset_control(void *context)
@@ -149,6 +144,7 @@ static int check_configuration(const struct netvsp *netvsp, const struct netvsp_
 	const struct netvsp_control *control = &state->control;
 
 	if (control->sub_count >= netvsp->queue_limit ||
+	    (control->sub_request.is_set && control->sub_request.count >= netvsp->queue_limit) ||
 	    (control->receive.is_set && control->receive.shares < control->sub_count + 1))
 		return base_fail(err, -EINVAL, "network card %u: saved with %u queues, has %u",
 				 netvsp->options.index, control->sub_count + 1,
@@ -293,7 +289,6 @@ static int card_loaded(void *service, struct base_error *err)
 		for_all_queues(netvsp, take_up_queue);
 	free(netvsp->loaded);
 	netvsp->loaded = NULL;
-	netvsp->announce_on_resume = call.rc == 0;
 	return call.rc;
 }
 

@@ -215,12 +215,16 @@ static int send_frames(struct netvsp_queue *queue, const struct source *source,
 	uint8_t head[RNDIS_PACKET_HEAD_BYTES];
 	struct rndis_packet packet;
 	uint32_t at = 0;
+	uint32_t count = 0;
 	int rc = 0;
 
 	if (!atomic_load(&queue->netvsp->data_on))
 		return base_fail(err, -EPROTO, "a frame before RNDIS is initialised");
 	/* What is left of less than a header is padding. */
 	while (source->total_bytes - at >= RNDIS_HEADER_BYTES) {
+		if (count++ == RNDIS_PACKETS_PER_MESSAGE) /* as it was told */
+			return base_fail(err, -EBADMSG, "RNDIS packet: more than %u messages",
+					 RNDIS_PACKETS_PER_MESSAGE);
 		if (source->total_bytes - at < sizeof(head))
 			return base_fail(err, -EBADMSG, "RNDIS packet: %u bytes left",
 					 source->total_bytes - at);

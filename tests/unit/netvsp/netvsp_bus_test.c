@@ -355,6 +355,7 @@ Test(netvsp_bus, restored_on_another_bus)
 	cr_assert_eq(netvsp_service_ops.loaded(rig->card, &err), 0, "%s", err.text);
 	netvsp_service_ops.resume(rig->card);
 	vmbus_service_ops.resume(bus);
+	netvsp_announce(rig->card);
 	vmbus_guest_run(rig->guest);
 	(void)shown(rig, &rig->primary, &size); /* the announcement to the guest */
 	cr_assert_eq(size, 20);

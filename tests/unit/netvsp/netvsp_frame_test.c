@@ -117,24 +117,35 @@ Test(netvsp_frame, a_large_send_gets_lengths_and_sums)
 	for (int ip6 = 0; ip6 < 2; ip6++) {
 		struct netvsp_tx_frame frame = tcp_make(ip6 != 0, 20000);
 		const uint32_t tcp_at = ip6 != 0 ? 54 : 34;
+		const uint16_t mss = ip6 != 0 ? 1428 : 1448;
 		const uint8_t *sent = frame.bytes + NETVSP_VLAN_BYTES;
 
 		frame.bytes[NETVSP_VLAN_BYTES + tcp_at + 16] = 0xFF; /* sum without a length */
 		frame.bytes[NETVSP_VLAN_BYTES + tcp_at + 17] = 0xF0;
 		frame.wishes = (struct rndis_wishes){ .segment = true,
 						      .segment_ipv6 = ip6 != 0,
-						      .segment_bytes = 1448,
+						      .segment_bytes = mss,
 						      .transport_offset = (uint16_t)tcp_at };
 		cr_assert_eq(netvsp_tx_plan(&frame, &rules, NULL), 0);
 		cr_assert_eq(frame.vnet[0], 1);
 		cr_assert_eq(frame.vnet[1], ip6 != 0 ? 4 : 1);
 		cr_assert_eq(base_get_le16(frame.vnet + 2), tcp_at + 20);
-		cr_assert_eq(base_get_le16(frame.vnet + 4), 1448);
+		cr_assert_eq(base_get_le16(frame.vnet + 4), mss);
 		cr_assert_eq(be16(sent + (ip6 != 0 ? 18 : 16)), ip6 != 0 ? 20020 : 20040);
 		cr_assert_eq(be16(sent + tcp_at + 16), 0xFFF0 + 20020 - 0xFFFF);
-		frame.wishes.segment_bytes = 20000; /* one segment is none */
+		frame.wishes.segment_bytes = 20000; /* one segment, longer than the network takes */
+		cr_assert_eq(netvsp_tx_plan(&frame, &rules, NULL), -EMSGSIZE);
+		frame.wishes.segment_bytes = 1504 - tcp_at + 14 - 20;
 		cr_assert_eq(netvsp_tx_plan(&frame, &rules, NULL), 0);
-		cr_assert_eq(frame.vnet[1], 0);
+		frame.wishes.segment_bytes++; /* so is each of these */
+		cr_assert_eq(netvsp_tx_plan(&frame, &rules, NULL), -EMSGSIZE);
+		frame = tcp_make(ip6 != 0, 1400);
+		frame.wishes = (struct rndis_wishes){ .segment = true,
+						      .segment_ipv6 = ip6 != 0,
+						      .segment_bytes = mss,
+						      .transport_offset = (uint16_t)tcp_at };
+		cr_assert_eq(netvsp_tx_plan(&frame, &rules, NULL), 0);
+		cr_assert_eq(frame.vnet[1], 0); /* one segment is none */
 	}
 }
 

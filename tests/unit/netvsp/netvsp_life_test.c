@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A network card's control, its queues, and the machine's life. */
+#include "hypervisor/netvsp/netvsp_state.h"
 #include "tests/unit/netvsp/netvsp_rig.h"
 
 /* --- control --- */
@@ -68,6 +69,37 @@ Test(netvsp, an_announcement)
 	}
 	cr_assert_eq(base_io_loop_next_ns(rig->loop), BASE_TIME_NEVER);
 	cr_assert_eq(rig->primary->out_count, 0);
+	rig_end(rig);
+}
+
+/* A guest that is slow to take answers hears of its link all the same. */
+Test(netvsp, the_link_while_answers_wait)
+{
+	struct rig *rig = rig_new(false);
+	uint8_t message[SECTION];
+	uint8_t bytes[28];
+	uint32_t status = 0;
+
+	bring_up(rig);
+	put_words(bytes, WORDS(4, 28, 3, 0x01010101, 0, 20, 0));
+	for (uint32_t i = 0; i < SECTIONS / QUEUES + NETVSP_ANSWERS_MAX; i++) {
+		send_range(rig, rig->primary, true, bytes, sizeof(bytes));
+		fake_ready(rig->primary);
+	}
+	cr_assert_not(rig->primary->broken);
+	netvsp_set_link(rig->card, false);
+	pump(rig);
+	while (rig->primary->out_count > 0) {
+		if (rig->primary->out[0].type == VMBUS_PACKET_COMPLETION) {
+			(void)take(rig->primary);
+			continue;
+		}
+		(void)shown(rig, rig->primary, message, true);
+		if (base_get_le32(message) == 7)
+			status = base_get_le32(message + 8);
+		fake_ready(rig->primary);
+	}
+	cr_assert_eq(status, 0x4001000C);
 	rig_end(rig);
 }
 
@@ -156,6 +188,36 @@ Test(netvsp, queues_go_with_the_primary_channel)
 	rig_end(rig);
 }
 
+/* The last one goes at a moment when a completion waits for room in the ring. */
+Test(netvsp, queues_that_go_while_the_ring_is_full)
+{
+	struct rig *rig = rig_new(false);
+	struct vmbus_channel *sub = NULL;
+	uint64_t asked = 0;
+
+	bring_up(rig);
+	sub = add_queue(rig);
+	fake_close(sub);
+	fake_close(rig->primary);
+	pump(rig);
+	bring_up(rig);
+	asked = nvsp(rig, rig->primary, WORDS(133, 1, 1));
+	fake_ready(rig->primary);
+	rig->primary->room = 0;
+	(void)nvsp(rig, rig->primary, WORDS(100, 6, 30));
+	fake_ready(rig->primary);
+	fake_gone(sub);
+	pump(rig);
+	cr_assert_eq(rig->primary->out_count, 0);
+	rig->primary->room = FAKE_PACKETS_MAX;
+	fake_ready(rig->primary);
+	cr_assert_eq(take(rig->primary).trans_id, rig->next_id);
+	cr_assert_eq(take(rig->primary).trans_id, asked);
+	cr_assert_eq(take(rig->primary).type, VMBUS_PACKET_INBAND); /* the table */
+	cr_assert_not_null(fake_channel(&rig->bus, 1));
+	rig_end(rig);
+}
+
 Test(netvsp, a_torn_list_is_let_go_of_by_all_queues)
 {
 	struct rig *rig = rig_new(false);
@@ -203,12 +265,21 @@ Test(netvsp, a_quiet_card_touches_nothing)
 	for (int i = 0; i < 1000; i++)
 		(void)base_io_loop_step(rig->loop, true);
 	cr_assert_eq(rig->primary->out_count, 0);
-	netvsp_set_link(rig->card, true);
+	netvsp_announce(rig->card);
 	pump(rig);
+	cr_assert_eq(wire_read(rig, 0, bytes, sizeof(bytes)), 0);
 	netvsp_service_ops.resume(rig->card);
-	pump_for(rig, rig->primary, 2); /* the link, twice; the frame came while it was out */
+	pump_for(rig, rig->primary, 1); /* the link; the frame came while it was out */
 	cr_assert_eq(shown(rig, rig->primary, bytes, true), 20);
+	cr_assert_eq(base_get_le32(bytes + 8), 0x4001000C);
+	netvsp_set_link(rig->card, true);
+	pump_for(rig, rig->primary, 1);
 	cr_assert_eq(shown(rig, rig->primary, bytes, true), 20);
+	cr_assert_eq(base_get_le32(bytes + 8), 0x4001000B);
+	cr_assert_eq(wire_read(rig, 0, bytes, sizeof(bytes)), 0); /* no cable */
+	rig->time.boot_ns += 50 * BASE_NS_PER_MS;
+	pump(rig);
+	cr_assert_eq(wire_read(rig, 0, bytes, sizeof(bytes)), 12 + NETVSP_RARP_BYTES);
 	rig_end(rig);
 }
 
@@ -247,7 +318,10 @@ Test(netvsp, a_restored_card_goes_on)
 	sub = fake_channel(&rig->bus, 1);
 	cr_assert_not_null(sub);
 	cr_assert_eq(take(rig->primary).trans_id, waits);
-	cr_assert_eq(shown(rig, rig->primary, bytes, true), 20); /* announces by itself */
+	cr_assert_eq(wire_read(rig, 0, bytes, sizeof(bytes)), 0); /* whether the guest runs? */
+	netvsp_announce(rig->card);
+	pump(rig);
+	cr_assert_eq(shown(rig, rig->primary, bytes, true), 20);
 	cr_assert_eq(base_get_le32(bytes + 8), 0x4001000B);
 	while (wire_read(rig, 0, bytes, sizeof(bytes)) == 12 + NETVSP_RARP_BYTES)
 		announced = true;
@@ -266,6 +340,25 @@ Test(netvsp, a_restored_card_goes_on)
 	pump_for(rig, sub, 10);
 	base_buffer_fini(&state);
 	rig_end(rig);
+}
+
+/* A request for sub-channels that is still open, for more than this card can have. */
+static void refuse_open_request(struct rig *rig, const struct base_buffer *from)
+{
+	struct netvsp_state *state = calloc(1, sizeof(*state));
+	struct base_reader in = base_reader_over(from->data, from->size_bytes);
+	struct base_buffer changed = { 0 };
+	struct base_error err = { 0 };
+
+	cr_assert_eq(netvsp_state_decode(&in, state, &err), 0, "%s", err.text);
+	state->control.sub_count = 0;
+	state->control.table_waits = false;
+	state->control.sub_request.is_set = true;
+	state->control.sub_request.count = NETVSP_QUEUES_MAX - 1;
+	netvsp_state_encode(state, &changed);
+	cr_assert_eq(load(rig, &changed, &err), -EINVAL);
+	base_buffer_fini(&changed);
+	free(state);
 }
 
 Test(netvsp, states_of_other_configurations)
@@ -287,6 +380,7 @@ Test(netvsp, states_of_other_configurations)
 	rig->options.queue_count = 1;
 	card_make(rig);
 	cr_assert_eq(load(rig, &state, &err), -EINVAL);
+	refuse_open_request(rig, &state);
 	in = base_reader_over(state.data, state.size_bytes);
 	cr_assert_eq(netvsp_service_ops.load(rig->card, 0, 2, &in, &err), -ENOTSUP);
 	in = base_reader_over(state.data, state.size_bytes);

@@ -187,6 +187,26 @@ Test(netvsp, packets_that_lie)
 	rig_end(rig);
 }
 
+/* One packet is so much work at most as the guest was told. */
+Test(netvsp, as_many_frames_in_a_packet_as_were_announced)
+{
+	struct rig *rig = rig_new(false);
+	uint8_t bytes[9 * 64];
+	uint32_t size = 0;
+
+	bring_up(rig);
+	for (uint32_t i = 0; i < RNDIS_PACKETS_PER_MESSAGE; i++)
+		size += packet_make(bytes + size, mac, 2);
+	send_range(rig, rig->primary, false, bytes, size);
+	cr_assert_eq(tx_status(rig), NVSP_STATUS_SUCCESS);
+	cr_assert_eq(status_of(rig).tx_frames, RNDIS_PACKETS_PER_MESSAGE);
+	size += packet_make(bytes + size, mac, 2);
+	send_range(rig, rig->primary, false, bytes, size);
+	cr_assert_eq(tx_status(rig), NVSP_STATUS_BAD_RNDIS);
+	cr_assert_eq(status_of(rig).tx_frames, 2 * RNDIS_PACKETS_PER_MESSAGE);
+	rig_end(rig);
+}
+
 Test(netvsp, a_frame_before_rndis_is_refused)
 {
 	struct rig *rig = rig_new(false);
