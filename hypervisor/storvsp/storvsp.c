@@ -55,6 +55,32 @@ static void unit_set(struct storvsp *storvsp, uint32_t lun, const struct storvsp
 	}
 }
 
+static void mark_gone(void *context)
+{
+	struct unit_change *change = context;
+	struct storvsp_shard *shard = change->shard;
+
+	for (uint32_t i = 0; i < STORVSP_CHANNELS_MAX; i++) {
+		if (shard->storvsp->channels[i].shard == shard)
+			storvsp_channel_gone(&shard->storvsp->channels[i], change->lun);
+	}
+}
+
+/* safety: what the guest meant for the unit that was here must not get to one that comes next. */
+static void unit_vacate(struct storvsp *storvsp, uint32_t lun)
+{
+	uint32_t drive = atomic_load(&storvsp->drive[lun]);
+
+	for (uint32_t i = 0; i < storvsp->options.loop_count; i++) {
+		struct unit_change change = { .shard = &storvsp->shards[i], .lun = lun };
+
+		base_io_call(storvsp->shards[i].loop, mark_gone, &change);
+	}
+	drive = (drive & STORVSP_SEEN) != 0 ? STORVSP_VACATED
+					    : drive & (STORVSP_VACATED | STORVSP_TOLD);
+	atomic_store(&storvsp->drive[lun], drive);
+}
+
 static void tell_task(struct base_io_task *task)
 {
 	struct storvsp *storvsp =
@@ -178,7 +204,7 @@ int storvsp_attach(struct storvsp *storvsp, uint32_t lun, const struct storvsp_m
 	} else {
 		unit.id = unit_id(storvsp, lun, medium);
 		atomic_store(&storvsp->attention[lun], 0);
-		atomic_store(&storvsp->drive[lun], 0);
+		(void)atomic_fetch_and(&storvsp->drive[lun], STORVSP_VACATED | STORVSP_TOLD);
 		if (storvsp->quiesced && unit.disk != NULL)
 			give_back(storvsp, unit.disk);
 		unit_set(storvsp, lun, &unit);
@@ -215,6 +241,7 @@ int storvsp_detach(struct storvsp *storvsp, uint32_t lun, struct base_error *err
 		rc = base_fail(err, -ENOENT, "%s: there is no LUN %u", storvsp->name, lun);
 	} else {
 		unit_replace(storvsp, lun, &none);
+		unit_vacate(storvsp, lun);
 		storvsp_tell(storvsp, STORVSP_TELL_REMOVE);
 	}
 	(void)pthread_mutex_unlock(&storvsp->control_lock);

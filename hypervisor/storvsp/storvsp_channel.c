@@ -307,6 +307,7 @@ static void take_packet(struct storvsp_channel *channel, const struct vmbus_pack
 	request->trans_id = packet->trans_id;
 	request->wants_completion = packet->wants_completion;
 	request->tries = 0;
+	request->gone = false;
 	storvsp_data_take(request, packet);
 	take_message(request);
 }
@@ -351,11 +352,35 @@ static int opened(void *device, struct vmbus_channel *bus,
 	rc = storvsp_channel_memory(channel);
 	if (rc != 0)
 		return rc;
-	if (channel->index == 0)
+	if (channel->index == 0) {
 		atomic_store(&channel->storvsp->protocol, STORVSP_IDLE);
+		/* A driver that begins knows no unit. */
+		for (uint32_t i = 0; i < STORVSP_LUNS; i++)
+			(void)atomic_fetch_and(&channel->storvsp->drive[i],
+					       ~(STORVSP_VACATED | STORVSP_TOLD));
+	}
 	channel->bus = bus;
 	channel->state = STORVSP_OPEN;
 	return 0;
+}
+
+static void mark_list(const struct storvsp_list *list, uint32_t lun)
+{
+	for (struct storvsp_request *at = list->head; at != NULL; at = at->next) {
+		struct vstor_srb srb;
+
+		vstor_srb_decode(at->message, &srb);
+		if (srb.path == 0 && srb.target == 0 && srb.lun == lun)
+			at->gone = true;
+	}
+}
+
+void storvsp_channel_gone(struct storvsp_channel *channel, uint32_t lun)
+{
+	if (channel->state != STORVSP_OPEN)
+		return;
+	mark_list(&channel->parked, lun);
+	mark_list(&channel->bouncing, lun);
 }
 
 void storvsp_channel_drop(struct storvsp_channel *channel)

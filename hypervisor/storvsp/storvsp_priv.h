@@ -50,6 +50,7 @@ struct storvsp_request {
 	uint64_t trans_id;
 	bool wants_completion;
 	bool malformed;               /* its page list */
+	bool gone;                    /* its unit was taken out since it came */
 	uint8_t message[VSTOR_BYTES]; /* as it came */
 	uint8_t answer[VSTOR_BYTES];
 	uint32_t run_count;
@@ -152,6 +153,11 @@ enum storvsp_protocol {
 #define STORVSP_EJECTED 1u
 #define STORVSP_LOCKED  2u
 #define STORVSP_SEEN    4u
+/* The guest knew a unit here that was taken out, and may still take what is here now for it: until
+ * it has been told so, and asks for an identity anew, nothing of it gets to another unit. */
+#define STORVSP_VACATED 8u
+#define STORVSP_TOLD    16u
+#define STORVSP_DRIVE   31u /* all of them */
 
 #define STORVSP_TELL_REMOVE    1u
 #define STORVSP_TELL_ENUMERATE 2u
@@ -214,6 +220,8 @@ int storvsp_channel_memory(struct storvsp_channel *channel);
 /* Put the answer into the ring, or into the queue for it; and the request is over. */
 void storvsp_channel_answer(struct storvsp_request *request);
 void storvsp_channel_release(struct storvsp_request *request); /* over, without an answer */
+/* What waits of @lun is for a unit that is not there any more. */
+void storvsp_channel_gone(struct storvsp_channel *channel, uint32_t lun);
 /* Nothing of a closing channel is at a disk any more. */
 void storvsp_channel_closed(struct storvsp_channel *channel);
 void storvsp_channel_drop(struct storvsp_channel *channel); /* all that waits */

@@ -411,6 +411,41 @@ static void absent(struct storvsp_request *request)
 			 srb->path == 0 ? VSTOR_SRB_INVALID_LUN : VSTOR_SRB_SELECTION_TIMEOUT);
 }
 
+/*
+ * Whether the guest may mean the unit that was here before.  Not when it asks for an identity after
+ * it was told that there is no such unit: then it looks at what is here now.
+ */
+static bool is_for_the_one_before(struct storvsp_request *request)
+{
+	_Atomic uint32_t *drive = &request->channel->storvsp->drive[request->srb.lun];
+	const uint8_t *cdb = request->srb.cdb;
+	uint32_t was = atomic_load(drive);
+
+#ifdef GODWIT_MUTANT_STORVSP_VACATED
+	return false;
+#endif
+	if (request->gone)
+		return true;
+	if ((was & STORVSP_VACATED) == 0 || cdb[0] == 0xa0) /* REPORT LUNS: of no unit */
+		return false;
+	if ((was & STORVSP_TOLD) == 0 || cdb[0] != 0x12 || (cdb[1] & 1) != 0) /* INQUIRY */
+		return true;
+	(void)atomic_fetch_and(drive, ~(STORVSP_VACATED | STORVSP_TOLD));
+	return false;
+}
+
+/* And it is to look once more, when it has taken that in. */
+static void answer_gone(struct storvsp_request *request, const struct storvsp_medium *medium)
+{
+	struct storvsp *storvsp = request->channel->storvsp;
+	bool again = medium->kind != STORVSP_INVALID;
+
+	(void)atomic_fetch_or(&storvsp->drive[request->srb.lun], STORVSP_TOLD);
+	answer_transport(request, VSTOR_SRB_INVALID_LUN);
+	if (again)
+		storvsp_tell(storvsp, STORVSP_TELL_ENUMERATE);
+}
+
 /* Plan it; whichever channel tells a unit attention first takes it. */
 static void plan_it(struct storvsp_request *request)
 {
@@ -440,6 +475,10 @@ void storvsp_request_begin(struct storvsp_request *request)
 	}
 	if (srb->path == 0 && srb->target == 0 && srb->lun < STORVSP_LUNS)
 		medium = &channel->shard->units[srb->lun];
+	if (medium != NULL && is_for_the_one_before(request)) {
+		answer_gone(request, medium);
+		return;
+	}
 	if (medium == NULL || medium->kind == STORVSP_INVALID) {
 		absent(request);
 		return;

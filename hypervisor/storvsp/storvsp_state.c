@@ -144,8 +144,7 @@ static int unit_read(const struct storvsp *storvsp, uint32_t lun, struct base_re
 	if (in->failed)
 		return base_fail(err, -EBADMSG, "state is cut off");
 	if (unit.kind == STORVSP_INVALID || unit.kind >= STORVSP_KINDS ||
-	    unit.attention > SCSI_ATTENTIONS ||
-	    unit.drive > (STORVSP_EJECTED | STORVSP_LOCKED | STORVSP_SEEN))
+	    unit.attention > SCSI_ATTENTIONS || unit.drive > STORVSP_DRIVE)
 		return base_fail(err, -EBADMSG, "LUN %u: kind %u, attention 0x%x, drive 0x%x", lun,
 				 unit.kind, unit.attention, unit.drive);
 	if (here->kind != (enum storvsp_kind)unit.kind)
@@ -194,6 +193,7 @@ static int request_read(const struct storvsp *storvsp, uint8_t kind, struct base
 	*ret_channel = base_read_le32(in);
 	request->trans_id = base_read_le64(in);
 	request->malformed = false;
+	request->gone = false;
 	request->run_count = 0;
 	request->run_bytes = 0;
 	request->tries = 0;
@@ -274,6 +274,9 @@ static int apply_units(struct storvsp *storvsp, struct base_reader *in, struct h
 			unit_apply(storvsp, i, &unit);
 		if (!was && apply && storvsp->units[i].kind != STORVSP_INVALID)
 			(void)atomic_fetch_or(&storvsp->tell, STORVSP_TELL_ENUMERATE);
+		/* It may have been there, and the guest has not looked yet. */
+		if (!was && apply && (ret_head->tell & STORVSP_TELL_REMOVE) != 0)
+			atomic_store(&storvsp->drive[i], STORVSP_VACATED);
 	}
 	return rc;
 }

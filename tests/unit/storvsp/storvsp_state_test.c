@@ -78,6 +78,42 @@ Test(storvsp_state, what_waits_for_the_store_goes_on_after_a_pause)
 	cr_assert_eq(lab_verify(rig.disk, 0, 8192, 4), 0);
 }
 
+Test(storvsp_state, a_unit_the_guest_takes_for_another_stays_so_over_a_restore)
+{
+	const uint8_t cdb_inquiry[16] = { 0x12, 0, 0, 0, 36 };
+	struct base_buffer saved = { .size_bytes = 0 };
+
+	rig_start();
+	cr_assert_eq(rig_do(0, cdb_inquiry, 0x1000, 36).srb_status, 1);
+	rig_quiesce();
+	cr_assert_eq(storvsp_detach(rig.storvsp, 0, NULL), 0);
+	rig_attach(0, rig.disk);
+	save(&saved);
+	cr_assert_eq(restore(&saved, NULL), 0);
+	rig_resume();
+	rig_settle();
+	while (rig_told() != 0)
+		continue;
+	cr_assert_eq(rig_do(0, cdb_ready, 0, 0).srb_status, 0x20);
+	base_buffer_fini(&saved);
+	saved = (struct base_buffer){ .size_bytes = 0 };
+	/* Nor does one that was out when it was saved, and comes afterwards. */
+	rig_settle();
+	while (rig_told() != 0)
+		continue;
+	cr_assert_eq(rig_do(0, cdb_inquiry, 0x1000, 36).srb_status, 1);
+	rig_quiesce();
+	cr_assert_eq(storvsp_detach(rig.storvsp, 0, NULL), 0);
+	save(&saved);
+	cr_assert_eq(restore(&saved, NULL), 0);
+	rig_resume();
+	rig_settle();
+	while (rig_told() != 0)
+		continue;
+	cr_assert_eq(rig_do(0, cdb_ready, 0, 0).srb_status, 0x20);
+	base_buffer_fini(&saved);
+}
+
 Test(storvsp_state, saved_and_restored_with_requests_in_every_place)
 {
 	struct base_buffer saved = { .size_bytes = 0 };

@@ -377,6 +377,77 @@ Test(storvsp, units_come_and_go)
 	cr_assert_eq(rig_do(63, cdb_ready, 0, 0).srb_status, 0x20);
 }
 
+/* One disk out and another in at the same place, before the guest has looked: what it meant for the
+ * first, parked, in the ring or sent later, must not get to the second. */
+Test(storvsp, a_disk_swapped_behind_the_guests_back_is_not_written)
+{
+	const uint8_t blank[4096] = { 0 };
+	_Alignas(4096) uint8_t data[4096];
+	struct disk *other = NULL;
+
+	rig_start();
+	disk_lab_make(&rig.lab, "b.img", DISK_RAW, DISK_DYNAMIC, RIG_DISK, NULL);
+	other = disk_lab_open(&rig.lab, "b.img");
+	is_good(rig_do(0, cdb_inquiry, 0x1000, 36), 36); /* it knows the first */
+	rig_plan((struct fake_store_plan){
+		.fail_at = 1, .fail_forever = true, .fail_code = -ENOSPC });
+	rig_fill(0x200000, 0, 4096, 4);
+	(void)rig_io(true, 0, 0x200000, 4096);
+	rig_settle();
+	rig_quiesce(); /* gives it back: parked */
+	for (uint32_t i = 0; i < 3; i++)
+		(void)rig_io(true, 0, 0x200000, 4096); /* in the ring */
+	cr_assert_eq(storvsp_detach(rig.storvsp, 0, NULL), 0);
+	rig_plan((struct fake_store_plan){ .fail_at = 0 });
+	rig_attach(0, other);
+	rig_resume();
+	rig_settle();
+	for (uint32_t i = 0, answers = 0; answers < 4; i++) {
+		const struct fake_packet *packet = fake_get(rig.channel);
+
+		cr_assert_not_null(packet, "%u", i);
+		if (packet->trans_id == 0)
+			continue; /* that it has gone, and to look again */
+		cr_assert_eq(packet->payload[14], 0x20);
+		answers++;
+	}
+	while (rig_told() != 0)
+		continue;
+	cr_assert_eq(rig_do(0, cdb_ready, 0, 0).srb_status, 0x20);
+	rig_settle();
+	cr_assert_eq(rig_told(), 11); /* to look again */
+	/* A new look ends it. */
+	is_good(rig_do(0, cdb_luns, 0x1000, 16), 16);
+	is_good(rig_do(0, cdb_inquiry, 0x1000, 36), 36);
+	is_good(rig_do(0, cdb_ready, 0, 0), 0);
+	cr_assert_eq(disk_do(other, DISK_READ, 0, data, sizeof(data), NULL), 0);
+	cr_assert_arr_eq(data, blank, sizeof(data));
+	(void)rig_io(true, 0, 0x200000, 4096);
+	rig_settle();
+	is_good(rig_get(), 4096);
+	cr_assert_eq(storvsp_detach(rig.storvsp, 0, NULL), 0);
+	disk_close(other);
+}
+
+/* A driver that begins knows no unit, and one that never asked either. */
+Test(storvsp, a_new_driver_takes_what_is_there)
+{
+	rig_start();
+	cr_assert_eq(storvsp_detach(rig.storvsp, 0, NULL), 0);
+	rig_attach(0, rig.disk);
+	rig_settle();
+	while (rig_told() != 0)
+		continue;
+	is_good(rig_do(0, cdb_ready, 0, 0), 0);
+	is_good(rig_do(0, cdb_inquiry, 0x1000, 36), 36);
+	cr_assert_eq(storvsp_detach(rig.storvsp, 0, NULL), 0);
+	rig_attach(0, rig.disk);
+	fake_close(rig.channel);
+	rig_settle();
+	rig_start();
+	is_good(rig_do(0, cdb_ready, 0, 0), 0);
+}
+
 Test(storvsp, a_dvd_drive)
 {
 	const struct storvsp_medium empty = { .kind = STORVSP_DVD };
