@@ -176,11 +176,16 @@ static void ready(void *device, struct vmbus_channel *bus_channel)
 {
 	struct ic_channel *channel = device;
 	struct vmbus_packet packet;
+	uint32_t count = 0;
 
 	if (channel->set->quiet)
 		return;
-	while (vmbus_receive(bus_channel, &packet) == 1)
+	while (count < IC_PACKETS_PER_TURN && vmbus_receive(bus_channel, &packet) == 1) {
 		take(channel, &packet);
+		count++;
+	}
+	if (count == IC_PACKETS_PER_TURN)
+		vmbus_channel_again(bus_channel);
 	ic_pump(channel->set, channel->port.service);
 }
 
@@ -211,6 +216,8 @@ static void forget(struct ic_channel *channel, const char *why)
 		ic_vss_forget(set);
 	if (service == IC_KVP) {
 		set->kvp_walks = false;
+		set->kvp_stale = false;
+		set->kvp_index = 0;
 		set->info.kvp = false;
 	}
 }
@@ -432,6 +439,9 @@ static void take_up(void *context)
 			ic_port_opened(&channel->port);
 	}
 	set->kvp_walks = true;
+	set->kvp_index = 0;
+	set->kvp_stale = set->channels[IC_KVP].port.state == IC_PORT_READY &&
+			 set->channels[IC_KVP].port.pending;
 }
 
 static int loaded(void *service, struct base_error *err)

@@ -220,10 +220,12 @@ static int thaw_begin(struct ic_call *call)
 	struct ic_set *set = call->set;
 	int result = vss_send(set, IC_VSS_THAW);
 
+	if (result < 0)
+		return result; /* one that was owed before still is */
 	set->thaw_due = false;
-	if (result == 0) /* from here on the limit is that of the call */
-		base_io_timer_disarm(set->options.loop, &set->freeze_timer);
-	return result;
+	/* From here on the limit is that of the call. */
+	base_io_timer_disarm(set->options.loop, &set->freeze_timer);
+	return 0;
 }
 
 static int ask(struct ic_call *call)

@@ -163,8 +163,12 @@ void ic_kvp_answer(struct ic_set *set, const struct ic_answer *answer)
 {
 	struct base_error err = { 0 };
 
+	if (set->kvp_stale) { /* whatever it says, our walk has not begun */
+		set->kvp_stale = false;
+		return;
+	}
 	if (!set->kvp_walks)
-		return; /* of a walk before a restore */
+		return;
 	if (answer->status != IC_STATUS_OK) {
 		walk_ends(set, answer->status == IC_STATUS_NO_MORE);
 		return;

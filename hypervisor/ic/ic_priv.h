@@ -18,6 +18,8 @@
 /* From resume() until we send: the bus resumes after us. */
 #define IC_RESUME_DELAY_MS  20u
 #define IC_LOG_PERIOD_MS    10000u
+/* One answer to one request is all that a channel has; a guest that sends more takes turns. */
+#define IC_PACKETS_PER_TURN 16u
 
 /* What is to be done on the loop, with nobody who waits for it. */
 enum ic_order {
@@ -71,6 +73,7 @@ struct ic_set {
 	bool sync_due;
 
 	bool kvp_walks;
+	bool kvp_stale; /* the request under way is of a walk before a restore */
 	uint32_t kvp_index;
 	struct ic_guest_info kvp_fresh; /* of the walk */
 	struct ic_guest_info info;

@@ -337,6 +337,29 @@ Test(ic_calls, a_freeze_that_times_out_is_thawed)
 	freeze_agreed();
 }
 
+/* The ring is full when a freeze is given up, and when somebody wants to thaw. */
+Test(ic_calls, a_thaw_that_is_owed_stays_owed)
+{
+	uint32_t *read_at = NULL;
+	uint32_t before = 0;
+
+	rig_up(IC_VSS, 5, 0);
+	begin(IC_CALL_FREEZE, 1000);
+	vss_is(IC_VSS_HOT_BACKUP);
+	rig_answer(IC_VSS, 0);
+	vss_is(IC_VSS_FREEZE);
+	read_at = vmbus_guest_ring_word(&rig_channels[IC_VSS], true, 4);
+	before = *read_at;
+	*read_at = *vmbus_guest_ring_word(&rig_channels[IC_VSS], true, 0) + 8;
+	rig_pass(1000);
+	is_done(-ETIMEDOUT);
+	fails(IC_CALL_THAW, -EAGAIN);
+	*read_at = before;
+	vmbus_guest_signal(&rig_channels[IC_VSS]);
+	vmbus_guest_run(rig_guest);
+	vss_is(IC_VSS_THAW);
+}
+
 Test(ic_calls, a_refused_freeze_is_thawed)
 {
 	rig_up(IC_VSS, 5, 0);
@@ -404,6 +427,31 @@ Test(ic_calls, a_shutdown_under_way_survives)
 	cr_assert(rig_set->channels[IC_SHUTDOWN].port.pending);
 	rig_answer(IC_SHUTDOWN, 0);
 	cr_assert_not(rig_set->channels[IC_SHUTDOWN].port.pending);
+	base_buffer_fini(&bytes);
+}
+
+/* The answer to the old worker's question is no item of the new one's walk. */
+Test(ic_calls, a_walk_begins_anew_after_a_restore)
+{
+	struct base_buffer bytes = { 0 };
+
+	rig_up(IC_KVP, 4, 0);
+	for (uint32_t i = 0; i < 3; i++) {
+		cr_assert(rig_request(IC_KVP));
+		rig_answer(IC_KVP, 0);
+	}
+	cr_assert(rig_request(IC_KVP));
+	saved(&bytes);
+	load_again(&bytes, 0);
+	rig_set->kvp_index = 0; /* another worker's set */
+	rig_set->kvp_walks = false;
+	resume();
+	rig_answer(IC_KVP, 0); /* of item 3 */
+	cr_assert(rig_request(IC_KVP));
+	cr_assert_eq(base_get_le32(rig_body() + 4), 0);
+	rig_answer(IC_KVP, 0);
+	cr_assert(rig_request(IC_KVP));
+	cr_assert_eq(base_get_le32(rig_body() + 4), 1);
 	base_buffer_fini(&bytes);
 }
 

@@ -46,6 +46,15 @@ Test(ic_kvp, an_item)
 	cr_assert_str_eq(info.fqdn, "");
 }
 
+Test(ic_kvp, nothing_that_a_terminal_obeys)
+{
+	text(532, 16,
+	     "a\x1b[2Jb\x7f\xc2\x9b"
+	     "c\xc2\x80\xc2\xa0\xc3\xa9");
+	cr_assert_eq(decode(), 0);
+	cr_assert_str_eq(item.value, "a?[2Jb??c?\xc2\xa0\xc3\xa9");
+}
+
 Test(ic_kvp, sizes_beyond_the_field)
 {
 	static const uint32_t bad[] = { 513, 514, 2049, 2050, 0xffffffff, 0x80000000, 3 };

@@ -182,6 +182,22 @@ Test(ic, kvp_endless_and_late)
 	cr_assert(rig_request(IC_KVP));
 }
 
+Test(ic, kvp_after_the_channel_was_closed_in_a_walk)
+{
+	struct ic_guest_info info;
+
+	rig_up(IC_KVP, 4, 0);
+	item("OSName", "before");
+	vmbus_guest_close(&rig_channels[IC_KVP]);
+	rig_up(IC_KVP, 4, 0);
+	cr_assert(rig_request(IC_KVP));
+	cr_assert_eq(base_get_le32(rig_body() + 4), 0);
+	rig_answer(IC_KVP, IC_STATUS_NO_MORE);
+	ic_guest_info(rig_set, &info);
+	cr_assert(info.kvp);
+	cr_assert_str_eq(info.os_name, "");
+}
+
 Test(ic, offers_are_pipes_and_a_hostile_guest_keeps_its_bus)
 {
 	uint8_t rubbish[64];
