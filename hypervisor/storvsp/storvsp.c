@@ -269,6 +269,8 @@ static int medium_change(struct storvsp *storvsp, uint32_t lun, struct disk *dis
 	if (storvsp->quiesced && disk != NULL)
 		give_back(storvsp, disk);
 	unit_set(storvsp, lun, &unit);
+	/* Once more: a command that found the drive empty may have taken the first. */
+	(void)atomic_fetch_or(&storvsp->attention[lun], SCSI_ATTENTION_MEDIUM);
 	storvsp_tell(storvsp, STORVSP_TELL_ENUMERATE);
 	return 0;
 }
@@ -404,12 +406,29 @@ static void channel_end(void *context)
 	channel->state = STORVSP_CLOSED;
 }
 
+/* Everything that was posted has run after this. */
+static void settle(struct storvsp *storvsp)
+{
+	for (uint32_t i = 0; i < storvsp->options.loop_count; i++) {
+		struct last_task last = { .task = { .run = last_run },
+					  .loop = storvsp->shards[i].loop };
+
+		base_io_post(last.loop, &last.task);
+		base_io_wait(last.loop, &last.done);
+		base_io_call(last.loop, nothing, NULL);
+	}
+}
+
 void storvsp_free(struct storvsp *storvsp)
 {
 	if (storvsp == NULL)
 		return;
 	if (!storvsp->quiesced)
 		(void)storvsp_service_ops.quiesce(storvsp, NULL);
+	/* A sub-channel that closed with the last of its requests may be on its way out: closed,
+	 * forgotten by the bus, gone. */
+	for (uint32_t round = 0; round < 3; round++)
+		settle(storvsp);
 	for (uint32_t i = STORVSP_CHANNELS_MAX; i-- > 0;) {
 		struct storvsp_channel *channel = &storvsp->channels[i];
 
@@ -421,15 +440,7 @@ void storvsp_free(struct storvsp *storvsp)
 		if (storvsp->units[i].disk != NULL)
 			keep(storvsp, storvsp->units[i].disk);
 	}
-	/* Everything that was posted has run after this. */
-	for (uint32_t i = 0; i < storvsp->options.loop_count; i++) {
-		struct last_task last = { .task = { .run = last_run },
-					  .loop = storvsp->shards[i].loop };
-
-		base_io_post(last.loop, &last.task);
-		base_io_wait(last.loop, &last.done);
-		base_io_call(last.loop, nothing, NULL);
-	}
+	settle(storvsp);
 	(void)pthread_mutex_destroy(&storvsp->control_lock);
 	free(storvsp->saved);
 	free(storvsp);

@@ -71,7 +71,8 @@ static void effect(struct storvsp_request *request)
 	}
 }
 
-static void answer_data(struct storvsp_request *request)
+/* @taken_bytes: of the guest's parameters. */
+static void answer_data(struct storvsp_request *request, uint32_t taken_bytes)
 {
 	uint32_t size = request->plan.data_bytes;
 
@@ -81,7 +82,7 @@ static void answer_data(struct storvsp_request *request)
 	}
 	if (request->plan.status == SCSI_GOOD)
 		effect(request);
-	answer_plan(request, size);
+	answer_plan(request, size > 0 ? size : taken_bytes);
 }
 
 /* --- at the disk --- */
@@ -339,9 +340,11 @@ void storvsp_request_retry_bounce(struct storvsp_channel *channel)
 static void act(struct storvsp_request *request)
 {
 	struct scsi_plan *plan = &request->plan;
+	uint32_t taken_bytes = 0;
 
 	if (plan->action == SCSI_PARAMETERS) {
-		if (storvsp_data_get(request, (uint32_t)plan->length_bytes) != 0) {
+		taken_bytes = (uint32_t)plan->length_bytes;
+		if (storvsp_data_get(request, taken_bytes) != 0) {
 			answer_invalid(request, "the parameters' pages are no RAM");
 			return;
 		}
@@ -349,7 +352,7 @@ static void act(struct storvsp_request *request)
 		base_assert(plan->action != SCSI_PARAMETERS);
 	}
 	if (plan->action == SCSI_ANSWER)
-		answer_data(request);
+		answer_data(request, taken_bytes);
 	else
 		submit(request);
 }
@@ -403,7 +406,7 @@ static void absent(struct storvsp_request *request)
 	request->command.attention = 0;
 	if (scsi_plan_absent(&request->command, here ? luns_there(request->channel->shard) : 0,
 			     &request->plan)) {
-		answer_data(request);
+		answer_data(request, 0);
 		return;
 	}
 	/* Linux forgets the unit of that target and number on path 0, whichever path it was. */

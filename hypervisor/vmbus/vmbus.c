@@ -140,13 +140,28 @@ void vmbus_take_all(struct vmbus *bus)
 	}
 }
 
+static void room(void *context)
+{
+	struct vmbus *bus = context;
+
+	if (!atomic_exchange(&bus->room_queued, true))
+		base_io_post(bus->loop, &bus->room_task);
+}
+
 /* While the guest does not take its answers, its messages wait, and then it is told to. */
 void vmbus_take_some(struct vmbus *bus)
 {
 	struct vmbus_host_message message;
 
-	while (bus->out_count < VMBUS_OUT_PAUSE && take_one(bus, &message))
+	for (uint32_t i = 0; bus->out_count < VMBUS_OUT_PAUSE; i++) {
+		if (i == VMBUS_IN_TURN) {
+			room(bus); /* goes on with the rest */
+			return;
+		}
+		if (!take_one(bus, &message))
+			return;
 		vmbus_handle(bus, message.bytes, message.size_bytes);
+	}
 }
 
 static void in_run(struct base_io_task *task)
@@ -167,14 +182,6 @@ static void room_run(struct base_io_task *task)
 	atomic_store(&bus->room_queued, false);
 	vmbus_pump_out(bus);
 	vmbus_take_some(bus);
-}
-
-static void room(void *context)
-{
-	struct vmbus *bus = context;
-
-	if (!atomic_exchange(&bus->room_queued, true))
-		base_io_post(bus->loop, &bus->room_task);
 }
 
 static enum hv_status post_message(void *context, uint32_t connection_id, uint32_t type,

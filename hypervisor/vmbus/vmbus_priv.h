@@ -29,6 +29,9 @@
 #define VMBUS_LOOPS_MAX          64u /* I/O threads of one worker; it has a few */
 /* Messages of the guest that wait; more get HV_STATUS_INSUFFICIENT_BUFFERS. */
 #define VMBUS_IN_MAX             64u
+/* Messages handled in a row before others on the loop have their turn: many vCPUs can post as fast
+ * as one loop takes. */
+#define VMBUS_IN_TURN            16u
 /* Answers that wait for the guest before we stop taking its messages. */
 #define VMBUS_OUT_PAUSE          64u
 /* What can wait at most: the above, an offer twice, a retraction and an open result per channel,

@@ -221,6 +221,20 @@ Test(storvsp, unmap_zero_and_fill)
 	}
 }
 
+/* Linux would take the rest for bytes that were not transferred. */
+Test(storvsp, parameters_count_as_moved)
+{
+	const uint8_t select[16] = { 0x15, 0x10, 0, 0, 24 };
+	uint8_t list[24] = { 0, 0, 0, 0, 0x08, 18, 4 };
+
+	rig_start();
+	cr_assert_eq(hv_slat_write(rig.slat, 0x1000, list, sizeof(list)), 0);
+	is_good(rig_do(0, select, 0x1000, sizeof(list)), sizeof(list));
+	list[6] = 0; /* no write cache: that is not so */
+	cr_assert_eq(hv_slat_write(rig.slat, 0x1000, list, sizeof(list)), 0);
+	is_check(rig_do(0, select, 0x1000, sizeof(list)), 5, 0x26, 0);
+}
+
 Test(storvsp, errors_of_the_store)
 {
 	rig_start();

@@ -57,6 +57,25 @@ Test(vmbus_storm, lines_are_few_a_second)
 	vmbus_guest_free(guest);
 }
 
+/* Others on the loop have their turn while vCPUs post as fast as it takes. */
+Test(vmbus_storm, messages_are_taken_some_at_a_time)
+{
+	const uint8_t close[12] = { VMBUS_MSG_CLOSECHANNEL };
+	struct vmbus_guest *guest = vmbus_guest_new(NULL);
+	struct vmbus *bus = vmbus_guest_bus(guest);
+
+	for (uint32_t turn = 1; turn <= VMBUS_IN_MAX / VMBUS_IN_TURN; turn++) {
+		while (vmbus_hypercall_ops.post_message(bus, 4, 1, close, sizeof(close)) ==
+		       HV_STATUS_SUCCESS)
+			continue;
+		cr_assert(base_io_loop_step(vmbus_guest_loop(guest), false));
+		cr_assert_eq(bus->in_count, VMBUS_IN_MAX - VMBUS_IN_TURN, "turn %u", turn);
+	}
+	vmbus_guest_run(guest);
+	cr_assert_eq(bus->in_count, 0);
+	vmbus_guest_free(guest);
+}
+
 /* A guest that is stopped time and again, posts all it can in between and takes no answer. */
 Test(vmbus_storm, answers_nobody_takes_are_bounded_over_many_saves)
 {

@@ -398,6 +398,21 @@ Test(vmbus, retraction_waits_for_the_guest)
 	rig_end(&rig);
 }
 
+/* Who frees it owns it from there on, whatever was on its way. */
+Test(vmbus, a_channel_is_freed_while_its_retraction_is_under_way)
+{
+	struct vmbus_guest *guest = vmbus_guest_new(NULL);
+	struct echo echo = { .bus = NULL };
+
+	rig_offer(guest, &echo, 0);
+	vmbus_retract(echo.channel);
+	vmbus_channel_free(echo.channel);
+	vmbus_guest_run(guest);
+	cr_assert_eq(echo.gone_count, 0);
+	rig_offer(guest, &echo, 0); /* the key is free */
+	vmbus_guest_free(guest);
+}
+
 Test(vmbus, hot_added_sub_channels_are_offered)
 {
 	struct echo sub = { .bus = NULL };
