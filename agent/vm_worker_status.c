@@ -114,7 +114,7 @@ json_t *vm_worker_status_json(struct vm_worker *worker)
 				  json_pack("{s:b, s:o}", "offset_honoured",
 					    (int)status.tsc_offset_honoured, "khz",
 					    number(status.tsc_khz)));
-	(void)json_object_set_new(object, "exits", number(status.exit_count));
+	(void)json_object_set_new(object, "exits", number(status.exits.total));
 	(void)json_object_set_new(object, "resets", number(status.reset_count));
 	(void)json_object_set_new(object, "pause_ns", number(status.pause_ns));
 	(void)json_object_set_new(object, "guest_ns", number(status.guest_ns));

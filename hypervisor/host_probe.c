@@ -90,6 +90,7 @@ int hv_kvm_cpuid_read(int vcpu_fd, struct hv_cpuid_table *ret_table, struct base
 
 static void ask_capabilities(int kvm_fd, struct hv_host_facts *facts)
 {
+	const uint32_t sync_regs = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS;
 	uint32_t ring = capability(kvm_fd, KVM_CAP_DIRTY_LOG_RING);
 	uint32_t ring_ordered = capability(kvm_fd, KVM_CAP_DIRTY_LOG_RING_ACQ_REL);
 	int version = ioctl(kvm_fd, KVM_GET_API_VERSION, 0);
@@ -107,7 +108,7 @@ static void ask_capabilities(int kvm_fd, struct hv_host_facts *facts)
 	facts->user_msr_reasons = capability(kvm_fd, KVM_CAP_X86_USER_SPACE_MSR);
 	facts->msr_filter = capability(kvm_fd, KVM_CAP_X86_MSR_FILTER) != 0;
 	facts->immediate_exit = capability(kvm_fd, KVM_CAP_IMMEDIATE_EXIT) != 0;
-	facts->sync_regs = capability(kvm_fd, KVM_CAP_SYNC_REGS) != 0;
+	facts->sync_regs = (capability(kvm_fd, KVM_CAP_SYNC_REGS) & sync_regs) == sync_regs;
 	facts->sregs2 = capability(kvm_fd, KVM_CAP_SREGS2) != 0;
 	facts->split_irqchip = capability(kvm_fd, KVM_CAP_SPLIT_IRQCHIP) != 0;
 	facts->smm = capability(kvm_fd, KVM_CAP_X86_SMM) != 0;

@@ -60,7 +60,7 @@ struct hv_host_facts {
 	uint32_t user_msr_reasons;       /* KVM_CAP_X86_USER_SPACE_MSR */
 	bool msr_filter;
 	bool immediate_exit;
-	bool sync_regs;
+	bool sync_regs; /* general and special registers, with each exit */
 	bool sregs2;
 	bool split_irqchip;
 	bool smm;

@@ -191,6 +191,7 @@ static int build(struct hv_machine *machine, struct base_error *err)
 		.vcpu_count = machine->config.vcpu_count,
 		.cpuid = &machine->cpuid,
 		.holds = HV_HOLD_USER,
+		.registers_by_call = machine->config.registers_by_call,
 	};
 	int r = choose_cpu(machine, err);
 
@@ -363,12 +364,12 @@ void hv_machine_status(struct hv_machine *machine, struct hv_machine_status *ret
 		.cpu_honoured = machine->cpu_honoured,
 		.tsc_offset_honoured = machine->tsc_is_ours,
 		.tsc_khz = machine->guest_tsc_khz,
-		.exit_count = hv_partition_exit_count(machine->partition),
 		.reset_count = atomic_load(&machine->reset_count),
 		.pause_ns = atomic_load(&machine->pause_ns),
 		.guest_ns = hv_guest_time_ns(&machine->time),
 	};
 
+	hv_partition_exits(machine->partition, &status.exits);
 	memcpy(status.cpu_text, machine->cpu_text, sizeof(status.cpu_text));
 	*ret_status = status;
 }

@@ -51,8 +51,10 @@ struct hv_machine_config {
 	enum hv_memory_backing backing;
 	uint32_t vcpu_count; /* 1..HV_VCPUS_MAX */
 	enum hv_cpu_model cpu;
-	bool cpu_strict; /* refuse to start when KVM does not honour the CPU model */
-	bool test_page;  /* the MMIO test page, tests only */
+	bool cpu_strict;        /* refuse to start when KVM does not honour the CPU model */
+	bool test_page;         /* the MMIO test page, tests only */
+	bool registers_by_call; /* tests only: read a vCPU's registers by system call also where KVM
+				   hands them over with the exit */
 	char cmdline[HV_CMDLINE_BYTES];
 };
 
@@ -155,6 +157,14 @@ BASE_MUST_CHECK int hv_machine_test_set(struct hv_machine *machine, uint32_t reg
 BASE_MUST_CHECK int hv_machine_test_mismatches(struct hv_machine *machine, uint64_t *ret_count,
 					       struct base_error *err);
 
+/* Exits of all vCPUs to the worker since the machine was made, by kind. */
+struct hv_exit_counts {
+	uint64_t total;
+	uint64_t hypercalls; /* reads of the hypercall page's port, also those that were none */
+	uint64_t ports, mmio, msrs;
+	uint64_t interrupted; /* by a signal: holds */
+};
+
 /* A value; touches no vCPU. */
 struct hv_machine_status {
 	uint32_t holds; /* enum hv_hold bits; 0: running */
@@ -166,7 +176,7 @@ struct hv_machine_status {
 	char cpu_text[256]; /* what KVM did not honour, "" when all */
 	bool tsc_offset_honoured;
 	uint64_t tsc_khz;
-	uint64_t exit_count;
+	struct hv_exit_counts exits;
 	uint64_t reset_count;
 	uint64_t pause_ns; /* what the last signal round took */
 	uint64_t guest_ns; /* guest time since its creation */

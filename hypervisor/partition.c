@@ -13,6 +13,7 @@
 #include "hypervisor/cpu_topology.h"
 #include "hypervisor/host_probe.h"
 #include "hypervisor/hyperv.h"
+#include "hypervisor/machine.h"
 #include "hypervisor/partition_priv.h"
 #include "hypervisor/slat.h"
 
@@ -73,7 +74,7 @@ static int take_msrs(struct hv_partition *partition, struct base_error *err)
 }
 
 static int create_vcpu(struct hv_partition *partition, uint32_t index,
-		       const struct hv_cpuid_table *cpuid, struct base_error *err)
+		       const struct hv_partition_opts *opts, struct base_error *err)
 {
 	struct hv_vcpu *vcpu = &partition->vcpus[index];
 	int run_bytes = ioctl(partition->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -91,7 +92,9 @@ static int create_vcpu(struct hv_partition *partition, uint32_t index,
 		return base_fail_errno(err, -errno, "vcpu %" PRIu32 ": map", index);
 	vcpu->run = run;
 	vcpu->run_bytes = (size_t)run_bytes;
-	return hv_partition_set_cpuid(partition, index, cpuid, err);
+	if (!opts->registers_by_call)
+		hv_vcpu_sync_begin(vcpu);
+	return hv_partition_set_cpuid(partition, index, opts->cpuid, err);
 }
 
 int hv_partition_set_cpuid(struct hv_partition *partition, uint32_t vcpu,
@@ -227,7 +230,7 @@ static int build(struct hv_partition *partition, const struct hv_partition_opts 
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < opts->vcpu_count; i++) {
-		r = create_vcpu(partition, i, opts->cpuid, err);
+		r = create_vcpu(partition, i, opts, err);
 		if (r < 0)
 			return r;
 	}
@@ -327,14 +330,26 @@ struct hv_slat *hv_partition_slat(const struct hv_partition *partition)
 	return partition->slat;
 }
 
-uint64_t hv_partition_exit_count(const struct hv_partition *partition)
+void hv_partition_exits(const struct hv_partition *partition, struct hv_exit_counts *ret_counts)
 {
-	uint64_t count = 0;
+	uint64_t sums[HV_EXIT_KINDS] = { 0 };
+	uint64_t total = 0;
 
-	for (uint32_t i = 0; i < partition->vcpu_count; i++)
-		count +=
-			atomic_load_explicit(&partition->vcpus[i].exit_count, memory_order_relaxed);
-	return count;
+	for (uint32_t i = 0; i < partition->vcpu_count; i++) {
+		for (uint32_t kind = 0; kind < HV_EXIT_KINDS; kind++) {
+			uint64_t count = atomic_load_explicit(&partition->vcpus[i].exits[kind],
+							      memory_order_relaxed);
+
+			sums[kind] += count;
+			total += count;
+		}
+	}
+	*ret_counts = (struct hv_exit_counts){ .total = total,
+					       .hypercalls = sums[HV_EXIT_HYPERCALL],
+					       .ports = sums[HV_EXIT_PORT],
+					       .mmio = sums[HV_EXIT_MMIO],
+					       .msrs = sums[HV_EXIT_MSR],
+					       .interrupted = sums[HV_EXIT_INTERRUPTED] };
 }
 
 void hv_partition_interrupt(struct hv_partition *partition, uint32_t vcpu, uint8_t vector)

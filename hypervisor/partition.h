@@ -25,6 +25,7 @@
 
 struct hv_partition;
 struct hv_hypercall;
+struct hv_exit_counts;
 
 enum hv_vcpu_event {
 	HV_VCPU_INVALID,
@@ -53,6 +54,7 @@ struct hv_partition_opts {
 	struct hv_memory *memory;           /* borrowed, outlives the partition */
 	struct hv_iobus *bus;               /* borrowed, outlives the partition */
 	uint32_t holds;                     /* set from the start, not 0 */
+	bool registers_by_call;             /* as on a KVM without KVM_CAP_SYNC_REGS: for tests */
 };
 
 /**
@@ -86,8 +88,8 @@ int hv_partition_vm_fd(const struct hv_partition *partition);
 uint32_t hv_partition_vcpu_count(const struct hv_partition *partition);
 int hv_partition_vcpu_fd(const struct hv_partition *partition, uint32_t vcpu);
 struct hv_slat *hv_partition_slat(const struct hv_partition *partition);
-/* Exits to user space of all vCPUs so far. */
-uint64_t hv_partition_exit_count(const struct hv_partition *partition);
+/* Exits to user space of all vCPUs so far.  Any thread. */
+void hv_partition_exits(const struct hv_partition *partition, struct hv_exit_counts *ret_counts);
 
 /* Raise @vector on a vCPU, edge-triggered, as its local APIC takes it.  Any thread. */
 void hv_partition_interrupt(struct hv_partition *partition, uint32_t vcpu, uint8_t vector);

@@ -168,12 +168,38 @@ static bool may_run(const struct hv_vcpu *vcpu)
 	return partition->ops->may_run == NULL || partition->ops->may_run(partition->context);
 }
 
+/* @failed: errno of KVM_RUN, 0 none.  Before the exit is handled, which may overwrite it. */
+static enum hv_exit_kind exit_kind(const struct hv_vcpu *vcpu, int failed)
+{
+	if (failed != 0)
+		return failed == EINTR || failed == EAGAIN ? HV_EXIT_INTERRUPTED : HV_EXIT_OTHER;
+	switch (vcpu->run->exit_reason) {
+	case KVM_EXIT_IO:
+		return hv_vcpu_is_call(vcpu) ? HV_EXIT_HYPERCALL : HV_EXIT_PORT;
+	case KVM_EXIT_MMIO:
+		return HV_EXIT_MMIO;
+	case KVM_EXIT_X86_RDMSR:
+	case KVM_EXIT_X86_WRMSR:
+		return HV_EXIT_MSR;
+	case KVM_EXIT_INTR:
+		return HV_EXIT_INTERRUPTED;
+	default:
+		return HV_EXIT_OTHER;
+	}
+}
+
+static void count_exit(_Atomic uint64_t *count)
+{
+	atomic_store_explicit(count, atomic_load_explicit(count, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
+
 /* One KVM_RUN and what it came back with. */
 static void run_once(struct hv_vcpu *vcpu)
 {
 	int failed = ioctl(vcpu->fd, KVM_RUN, 0) < 0 ? errno : 0;
 
-	atomic_fetch_add_explicit(&vcpu->exit_count, 1, memory_order_relaxed);
+	count_exit(&vcpu->exits[exit_kind(vcpu, failed)]);
 	vcpu->completion_pending = false;
 	/* EAGAIN: a processor that waits for INIT and SIPI was woken for nothing. */
 	if (failed == EINTR || failed == EAGAIN)

@@ -500,6 +500,8 @@ static void wait_stopped(struct guest_worker *w, const struct guest_lane *lane)
 	while (guest_lane_mode(lane) != GUEST_LANE_STOPPED) {
 		guest_work_observe(w);
 		guest_hv_poll(w);
+		if (guest_options.idle == GUEST_IDLE_HALT)
+			guest_hv_wait(w); /* the tick ends it if nothing else does */
 	}
 }
 

@@ -170,6 +170,11 @@ uint64_t guest_hv_reference_time(void)
 	return guest_call(SUPER_MSR_READ, MSR_TIME, 0, 0);
 }
 
+uint64_t guest_hv_call_page(void)
+{
+	return hypercall_page;
+}
+
 uint32_t guest_hv_vp(uint32_t vcpu)
 {
 	return cpus[vcpu].vp;

@@ -44,6 +44,8 @@ bool guest_hv_is_open(const struct guest_channel *channel);
 
 /** guest_hv_reference_time - of the partition, 100 ns, by MSR. */
 uint64_t guest_hv_reference_time(void);
+/* The physical address of the hypercall page; 0: Hyper-V is not in use. */
+uint64_t guest_hv_call_page(void);
 
 uint64_t guest_hv_interrupts(uint64_t vcpu);
 uint64_t guest_hv_signals(void);

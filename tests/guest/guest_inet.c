@@ -12,6 +12,9 @@
 #define ARP_TELL   2
 #define IP_BYTES   20u
 #define ICMP       1
+#define TCP        6
+#define TCP_BYTES  20u
+#define TCP_ACK    0x10
 #define UDP        17
 #define UDP_BYTES  8u
 #define ICMP_ECHO  8
@@ -226,4 +229,23 @@ uint32_t guest_inet_datagram(const struct guest_inet *inet, uint32_t payload_byt
 	put_ip(inet, ip, UDP, IP_BYTES + bytes);
 	put_udp_sum(ip, bytes);
 	return padded(frame, ETHER + IP_BYTES + bytes);
+}
+
+uint32_t guest_inet_large(const struct guest_inet *inet, uint32_t payload_bytes, uint32_t sequence,
+			  uint8_t *frame)
+{
+	uint8_t *ip = frame + ETHER, *tcp = frame + GUEST_TCP_AT;
+
+	put_ether(inet, frame, inet->peer_mac, TYPE_IP);
+	guest_put_be32(ip + 16, inet->peer);
+	put_ip(inet, ip, TCP, IP_BYTES + TCP_BYTES + payload_bytes);
+	__builtin_memset(tcp, 0, TCP_BYTES);
+	guest_put_be16(tcp, GUEST_PORT_DISCARD);
+	guest_put_be16(tcp + 2, GUEST_PORT_DISCARD);
+	guest_put_be32(tcp + 4, sequence);
+	tcp[12] = TCP_BYTES / 4 << 4;
+	tcp[13] = TCP_ACK;
+	guest_put_be16(tcp + 14, 0xffff);
+	guest_put_be16(tcp + 16, (uint16_t)sum_of(ip + 12, 8, TCP)); /* not its length */
+	return ETHER + IP_BYTES + TCP_BYTES;
 }

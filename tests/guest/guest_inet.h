@@ -39,4 +39,11 @@ uint32_t guest_inet_arp(const struct guest_inet *inet, uint32_t target, uint8_t 
 uint32_t guest_inet_datagram(const struct guest_inet *inet, uint32_t payload_bytes,
 			     uint64_t sequence, uint8_t *frame);
 
+/** guest_inet_large - headers of a TCP packet of @payload_bytes to the peer's discard port, for
+ *  the host to cut: the checksum holds the addresses' part.  Return: bytes of them. */
+#define GUEST_LARGE_PAYLOAD_MAX 65495u
+#define GUEST_TCP_AT            34u /* where the TCP header is */
+uint32_t guest_inet_large(const struct guest_inet *inet, uint32_t payload_bytes, uint32_t sequence,
+			  uint8_t *frame);
+
 #endif

@@ -8,10 +8,10 @@
 #include "tests/guest/guest_call.h"
 #include "tests/guest/guest_hv.h"
 #include "tests/guest/guest_inet.h"
+#include "tests/guest/guest_net_priv.h"
 #include "tests/guest/guest_print.h"
 #include "tests/guest/guest_region.h"
 
-#define PAGE            4096u
 #define RECEIVE_BYTES   (2u << 20)
 #define SEND_BYTES      (1u << 20)
 #define SECTIONS_MAX    1024
@@ -31,13 +31,11 @@
 #define NO_SECTION      0xffffffff
 #define CONTROL         1
 #define CONTROL_ID      (1ULL << 63) /* transactions that are not sections */
-#define RNDIS_PACKET    1
 #define RNDIS_INIT      2
 #define RNDIS_QUERY     4
 #define RNDIS_SET       5
 #define RNDIS_INDICATE  7
 #define RNDIS_DONE      0x80000000
-#define RNDIS_HEADER    44 /* of a data packet without extras */
 #define OID_MAC         0x01010101
 #define OID_FILTER      0x0001010e
 #define FILTER_ALL_OURS 0xd /* directed, all multicast, broadcast */
@@ -45,7 +43,6 @@
 #define STATUS_CHANGE   0x40010018
 #define PPI_CHECKSUM    0
 #define UDP_SUM_GOOD    (1u << 4)
-#define RETRY_MS        200
 
 enum step {
 	STEP_NONE = 0,
@@ -71,12 +68,12 @@ static struct {
 	bool section_busy[SECTIONS_MAX];
 	bool announce;
 	struct guest_inet inet;
-	uint64_t rx, tx, rx_bytes, tx_bytes, dropped, news, sequence;
+	uint64_t rx, tx, rx_bytes, tx_bytes, dropped, news;
 } net;
 
 uint64_t guest_net_pool_bytes(void)
 {
-	return RECEIVE_BYTES + SEND_BYTES + 2 * PAGE;
+	return RECEIVE_BYTES + SEND_BYTES + 2 * PAGE + guest_source_pool_bytes();
 }
 
 bool guest_net_wants(const struct guest_channel *channel)
@@ -214,8 +211,7 @@ static void step_to(enum step step)
 	net.asked = false;
 }
 
-/* Room for a frame in a free section of the send buffer; NULL when all are under way. */
-static uint8_t *frame_begin(uint32_t *ret_section)
+uint8_t *guest_net_frame_begin(uint32_t *ret_section)
 {
 	if (net.free_count == 0)
 		return NULL;
@@ -223,7 +219,7 @@ static uint8_t *frame_begin(uint32_t *ret_section)
 	return net.send + (size_t)*ret_section * net.section_bytes + RNDIS_HEADER;
 }
 
-static bool frame_send(uint32_t section, uint32_t bytes)
+bool guest_net_frame_send(uint32_t section, uint32_t bytes)
 {
 	uint8_t *rndis = net.send + (size_t)section * net.section_bytes;
 	uint8_t message[NVSP_BYTES] = { 0 };
@@ -245,15 +241,48 @@ static bool frame_send(uint32_t section, uint32_t bytes)
 	return true;
 }
 
+bool guest_net_pages_send(const uint8_t *at, uint32_t bytes, uint32_t frame_bytes,
+			  uint64_t trans_id)
+{
+	uint8_t message[NVSP_BYTES] = { 0 }, header[16 + GUEST_LARGE_PAGES * 8];
+	uint32_t pages = (bytes + PAGE - 1) / PAGE;
+	const struct guest_packet packet = { .type = GUEST_PACKET_GPA_DIRECT,
+					     .flags = GUEST_PACKET_ANSWER,
+					     .trans_id = trans_id,
+					     .header = header,
+					     .header_bytes = 16 + pages * 8,
+					     .payload = message,
+					     .payload_bytes = sizeof(message) };
+
+	guest_put32(header, 0);
+	guest_put32(header + 4, 1);
+	guest_put32(header + 8, bytes);
+	guest_put32(header + 12, 0);
+	for (uint32_t i = 0; i < pages; i++)
+		guest_put64(header + 16 + (size_t)i * 8, guest_hv_address(at) / PAGE + i);
+	guest_put32(message, NVSP_RNDIS);
+	guest_put32(message + 8, NO_SECTION);
+	if (!guest_hv_send(net.primary, &packet))
+		return false;
+	net.tx++;
+	net.tx_bytes += frame_bytes;
+	return true;
+}
+
+struct guest_inet *guest_net_of(const struct guest_worker *w)
+{
+	return net.step == STEP_READY && w->vcpu == net.primary->vcpu ? &net.inet : NULL;
+}
+
 static void announce(void)
 {
 	uint32_t section = 0, bytes;
-	uint8_t *frame = frame_begin(&section);
+	uint8_t *frame = guest_net_frame_begin(&section);
 
 	if (frame == NULL)
 		return;
 	bytes = guest_inet_arp(&net.inet, net.inet.address, frame);
-	net.announce = !frame_send(section, bytes);
+	net.announce = !guest_net_frame_send(section, bytes);
 }
 
 static void print_ready(void)
@@ -308,6 +337,8 @@ static void free_section(struct guest_worker *w, const struct guest_packet *pack
 {
 	uint64_t section = packet->trans_id - 1, want_got[2] = { 0, packet->trans_id };
 
+	if (guest_source_done(packet->trans_id))
+		return;
 	if (section >= net.section_count || !net.section_busy[section]) {
 		guest_work_bad(w, "completion=", packet->trans_id, want_got, "double");
 		return;
@@ -363,7 +394,7 @@ static bool vouched(const uint8_t *rndis, uint32_t bytes)
 static void data(const uint8_t *rndis, uint32_t bytes)
 {
 	uint32_t at = 8 + guest_get32(rndis + 8), length = guest_get32(rndis + 12), section = 0;
-	uint8_t *reply = frame_begin(&section);
+	uint8_t *reply = guest_net_frame_begin(&section);
 	uint8_t nowhere[GUEST_FRAME_BYTES_MAX + 64];
 	uint32_t answer;
 
@@ -373,7 +404,7 @@ static void data(const uint8_t *rndis, uint32_t bytes)
 	net.rx_bytes += length;
 	answer = guest_inet_answer(&net.inet, rndis + at, length, vouched(rndis, bytes),
 				   reply != NULL ? reply : nowhere);
-	if (answer != 0 && (reply == NULL || !frame_send(section, answer)))
+	if (answer != 0 && (reply == NULL || !guest_net_frame_send(section, answer)))
 		net.dropped++;
 }
 
@@ -487,56 +518,6 @@ void guest_net_poll(struct guest_worker *w)
 	}
 	if (net.announce)
 		announce();
-}
-
-/* The peer's address, asked for again and again. */
-static bool find_peer(struct guest_worker *w, uint64_t end)
-{
-	uint64_t due = 0, now;
-
-	while (!net.inet.peer_known) {
-		uint32_t section = 0;
-		uint8_t *frame = frame_begin(&section);
-
-		now = guest_work_observe(w);
-		if (guest_tsc() > end)
-			return false;
-		if (now >= due && frame != NULL) {
-			(void)frame_send(section, guest_inet_arp(&net.inet, net.inet.peer, frame));
-			due = now + RETRY_MS * guest_tsc_khz;
-		}
-		guest_hv_poll(w);
-	}
-	return true;
-}
-
-uint64_t guest_net_command(struct guest_worker *w, const struct guest_command *command)
-{
-	uint64_t bytes = command->args[0], end = guest_tsc() + command->args[1] * guest_tsc_khz;
-	uint64_t before = net.sequence;
-
-	if (net.step != STEP_READY || w->vcpu != net.primary->vcpu || net.inet.peer == 0)
-		return 0;
-	if (bytes > GUEST_DATAGRAM_MAX)
-		bytes = GUEST_DATAGRAM_MAX;
-	if (!find_peer(w, end))
-		return 0;
-	while (guest_tsc() < end) {
-		uint32_t section = 0;
-		uint8_t *frame;
-
-		guest_work_observe(w);
-		while ((frame = frame_begin(&section)) != NULL) {
-			uint32_t length = guest_inet_datagram(&net.inet, (uint32_t)bytes,
-							      net.sequence, frame);
-
-			if (!frame_send(section, length))
-				break;
-			net.sequence++;
-		}
-		guest_hv_poll(w);
-	}
-	return net.sequence - before;
 }
 
 void guest_net_put(void (*put)(uint64_t offset, uint64_t value))

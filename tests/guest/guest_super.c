@@ -24,6 +24,7 @@
 #define APIC_LVT_LINT1   0x360
 #define APIC_TIMER_COUNT 0x390
 #define APIC_MASKED      0x10000
+#define RFLAGS_IOPL      0x3000ULL
 #define CR4_OSXSAVE      0x40000
 #define CPUID_1_ECX_AVX  0x14000000 /* XSAVE and AVX */
 #define XCR0_AVX         7          /* x87, SSE, AVX */
@@ -287,6 +288,19 @@ static uint64_t hypercall(uint64_t page, uint64_t control, uint64_t input)
 	return status;
 }
 
+static uint64_t calls(uint64_t page, uint64_t count, uint16_t port)
+{
+	uint64_t taken = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		uint32_t status = page != 0 ? (uint32_t)hypercall(page, SUPER_CALL_SPIN_WAIT, 0)
+					    : port_in(port, 4);
+
+		taken += status != UINT32_MAX;
+	}
+	return taken;
+}
+
 /* Interrupts are off here, and STI lets none in before HLT: none can be missed. */
 static void wait_for_hv(const struct super_frame *frame)
 {
@@ -314,6 +328,12 @@ static int call_hv(struct super_frame *frame)
 		break;
 	case SUPER_WAIT:
 		wait_for_hv(frame);
+		break;
+	case SUPER_IOPL:
+		frame->rflags = (frame->rflags & ~RFLAGS_IOPL) | (frame->rdi << 12 & RFLAGS_IOPL);
+		break;
+	case SUPER_CALLS:
+		frame->rax = calls(frame->rdi, frame->rsi, (uint16_t)frame->rdx);
 		break;
 	default:
 		return -1;

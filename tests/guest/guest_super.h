@@ -47,6 +47,12 @@
 #define SUPER_MSR_WRITE    0x10 /* (number, value) */
 #define SUPER_HYPERCALL    0x11 /* (physical address of the page, control, input) -> RAX */
 #define SUPER_WAIT         0x12 /* (count): HLT, unless SUPER_VECTOR_HV has come oftener */
+#define SUPER_IOPL         0x13 /* (level): ring 3 may use ports, level 3, or may not, 0 */
+/* (physical address of the page, or 0: read a port here; count; port) -> answers that were not all
+ * ones: the same fast call again and again */
+#define SUPER_CALLS        0x14
+
+#define SUPER_CALL_SPIN_WAIT 0x10008 /* control of the call of SUPER_CALLS: code and fast */
 
 /* Counters in the first words of each vCPU's kernel stack page, which ring 3 reads. */
 #define SUPER_COUNT_TICKS 0

@@ -3,6 +3,7 @@
 #include "tests/guest/guest_work.h"
 
 #include "tests/guest/guest_call.h"
+#include "tests/guest/guest_calls.h"
 #include "tests/guest/guest_control.h"
 #include "tests/guest/guest_disk.h"
 #include "tests/guest/guest_hv.h"
@@ -395,6 +396,9 @@ static void run_command(struct guest_worker *w, uint64_t number)
 	case TESTPAGE_DISK_REOPEN:
 	case TESTPAGE_DISK_BENCH:
 		result = guest_disk_command(w, command);
+		break;
+	case TESTPAGE_CALL_LOOP:
+		result = guest_calls_run(w, command);
 		break;
 	case TESTPAGE_NET_SOURCE:
 		result = guest_net_command(w, command);

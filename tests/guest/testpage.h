@@ -130,9 +130,21 @@ enum testpage_opcode {
 	 * write), ARG1 depth (at most disk_depth=), ARG2 ms.  Writes overwrite the records.
 	 * RESULT: requests; BENCH_*. */
 	TESTPAGE_DISK_BENCH = 14,
-	/* Send datagrams to net_peer=: ARG0 bytes of payload, ARG1 ms.  RESULT: datagrams sent. */
+	/* Send to net_peer= for ARG1 ms: ARG0 bytes of payload each, datagrams; or, with ARG2, TCP
+	 * packets of up to 64 KiB that the host is to cut into segments of ARG2 bytes.  RESULT:
+	 * packets sent. */
 	TESTPAGE_NET_SOURCE = 15,
+	/* vCPU 0, ARG0 times: the hypercall that tells of a long spin wait (it does nothing).  ARG1
+	 * enum testpage_call.  RESULT: how many were taken for hypercalls. */
+	TESTPAGE_CALL_LOOP = 16,
 	TESTPAGE_OPCODES
+};
+
+enum testpage_call {
+	TESTPAGE_CALL_PAGE = 0,      /* by CPL 0, in the hypercall page */
+	TESTPAGE_CALL_USER_PAGE = 1, /* by ring 3 with I/O privilege, in the hypercall page */
+	TESTPAGE_CALL_STRAY = 2,     /* by CPL 0, a read of the port ARG2 elsewhere */
+	TESTPAGE_CALLS
 };
 
 enum testpage_state {

@@ -128,6 +128,7 @@ struct guest_vm *guest_vm_new(const struct guest_vm_opts *opts)
 		.vcpu_count = opts->vcpus != 0 ? opts->vcpus : 1,
 		.cpu = opts->cpu != HV_CPU_MODEL_INVALID ? opts->cpu : default_cpu(),
 		.test_page = true,
+		.registers_by_call = opts->registers_by_call,
 	};
 	const char *path = TEST_BINARY_DIR "/tests/guest/testguest";
 	struct base_error err = { .code = 0 };

@@ -24,8 +24,9 @@ struct guest_vm_opts {
 	enum hv_memory_backing backing; /* 0: auto */
 	enum hv_cpu_model cpu;          /* 0: host */
 	const char *restore;            /* a saved state instead of a boot */
-	bool may_not_fit; /* a restore that this host cannot take is a skip, not a failure */
-	bool paused;      /* do not start it */
+	bool may_not_fit;       /* a restore that this host cannot take is a skip, not a failure */
+	bool paused;            /* do not start it */
+	bool registers_by_call; /* as in struct hv_machine_config */
 	/* Called once the machine is made, before it has a guest: add services. */
 	void (*prepare)(struct hv_machine *machine, void *context);
 	void *prepare_context;

@@ -144,3 +144,39 @@ Test(guest_drivers, the_network_sends)
 	cr_assert_eq(peer.bad_sum, 0);
 	stop();
 }
+
+/* What the guest leaves to the host: one packet, to be cut, with all that Linux needs for it. */
+Test(guest_drivers, the_network_sends_large_packets)
+{
+	static uint8_t large[VNET_BYTES + 65549];
+	const uint32_t payload = 40000, head = 54, segment = 1448;
+	uint64_t sent;
+	uint32_t seen = 0, bytes;
+
+	start(1, "net=10.0.0.2/24 net_peer=10.0.0.9");
+	guest_host_until(host, TESTPAGE_NET_STATE, TESTPAGE_IO_RUNNING);
+	(void)next_frame();
+	bytes = guest_inet_arp(&peer, peer.peer, frame + VNET_BYTES);
+	send_frame(bytes);
+	(void)next_frame();
+	sent = guest_host_command(host, TESTPAGE_NET_SOURCE, payload, 50, segment);
+	cr_assert_gt(sent, 0);
+	for (;;) {
+		ssize_t got = recv(tap[0], large, sizeof(large), MSG_DONTWAIT);
+		const uint8_t *ip = large + VNET_BYTES + 14;
+
+		if (got < 0)
+			break;
+		cr_assert_eq(got, VNET_BYTES + head + payload);
+		cr_assert_arr_eq(large,
+				 ((uint8_t[]){ 1, 1, head, 0, segment & 0xff, segment >> 8,
+					       GUEST_TCP_AT, 0, 16, 0 }),
+				 10);
+		cr_assert_eq(ip[2] << 8 | ip[3], head - 14 + payload);
+		cr_assert_eq(ip[9], 6);
+		cr_assert_arr_eq(large + VNET_BYTES, peer.mac, 6);
+		seen++;
+	}
+	cr_assert_gt(seen, 0);
+	stop();
+}

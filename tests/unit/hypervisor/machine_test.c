@@ -93,10 +93,10 @@ Test(machine, holds_compose, .timeout = 400)
 	guest_vm_resume(vm);
 	hv_machine_status(guest_vm_machine(vm), &status);
 	cr_assert_eq(status.holds, HV_HOLD_LEASH);
-	exits = status.exit_count;
+	exits = status.exits.total;
 	base_sleep_ns(50 * BASE_NS_PER_MS);
 	hv_machine_status(guest_vm_machine(vm), &status);
-	cr_assert_eq(status.exit_count, exits);
+	cr_assert_eq(status.exits.total, exits);
 	cr_assert_eq(hv_machine_release(guest_vm_machine(vm), HV_HOLD_LEASH, NULL), 0);
 	cr_assert_eq(guest_vm_command(vm, TESTPAGE_VERIFY_ALL, 0, 0, 0), 0);
 	guest_vm_free(vm);
