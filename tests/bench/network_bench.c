@@ -72,7 +72,7 @@ static void bare_turn(struct bench *bench)
 /* us for each echo with @window of them under way. */
 static double run(struct bench *bench, bool bare, uint32_t bytes, uint32_t window, uint64_t ms)
 {
-	uint64_t begin_ns = bench_now_ns(), end_ns = begin_ns + ms * BASE_NS_PER_MS, done = 0;
+	uint64_t begin_ns = bench_cpu_ns(), end_ns = bench_now_ns() + ms * BASE_NS_PER_MS, done = 0;
 	int fd = bare ? bench->bare[0] : bench->tap[0];
 
 	for (uint32_t i = 0; i < window; i++)
@@ -90,7 +90,7 @@ static double run(struct bench *bench, bool bare, uint32_t bytes, uint32_t windo
 				under_way--;
 		}
 	}
-	return (double)(bench_now_ns() - begin_ns) / 1000 / (double)done;
+	return (double)(bench_cpu_ns() - begin_ns) / 1000 / (double)done;
 }
 
 static void start(struct bench *bench)

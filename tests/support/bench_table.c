@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 
@@ -99,6 +100,14 @@ void bench_need(int code, const struct base_error *err)
 uint64_t bench_now_ns(void)
 {
 	return base_clock_boot_ns(&base_clock_system);
+}
+
+uint64_t bench_cpu_ns(void)
+{
+	struct timespec now = { .tv_sec = 0 };
+
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	return (uint64_t)now.tv_sec * BASE_NS_PER_SECOND + (uint64_t)now.tv_nsec;
 }
 
 bool bench_has_word(int argc, char **argv, const char *word)

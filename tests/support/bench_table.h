@@ -34,6 +34,8 @@ void bench_title(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Ends the program with the error's text when @code is negative. */
 void bench_need(int code, const struct base_error *err);
 uint64_t bench_now_ns(void);
+/* Processor time of this thread: what others on the machine do is not in it.  A system call. */
+uint64_t bench_cpu_ns(void);
 /* Whether one of the arguments is @word. */
 bool bench_has_word(int argc, char **argv, const char *word);
 
