@@ -31,6 +31,7 @@
 #define VM_CONTROL_ARGS_MAX          4u         /* arguments of one command */
 #define VM_CONTROL_TEXT_BYTES        256u       /* a text argument: NAME_MAX with its zero */
 #define VM_CONTROL_COMMANDS_MAX      32u        /* rows of the command table */
+#define VM_DUMP_BYTES_MAX            (768u << 10) /* of the text; escaped it fits the backlog */
 
 /* Console. */
 #define VM_CONSOLE_RING_BYTES  65536u /* 3 s of a guest that prints as fast as exits allow */

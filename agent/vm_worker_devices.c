@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/vm_worker_priv.h"
+#include "base/cleanup.h"
 #include "base/log.h"
 
 /* --- events --- */
@@ -70,18 +71,25 @@ static int run_devices(struct vm_job *job, struct base_error *err)
 
 const struct vm_job vm_job_devices = { .run = run_devices, .done = done_result };
 
+static void dump_devices(void *context, FILE *out)
+{
+	vm_devices_dump(context, out);
+}
+
 static int run_dump(struct vm_job *job, struct base_error *err)
 {
-	char *text = NULL;
+	BASE_FREE char *text = NULL;
 	size_t size_bytes = 0;
 	FILE *out = open_memstream(&text, &size_bytes);
 
 	if (out == NULL)
 		return base_fail(err, -ENOMEM, "dump: no memory");
-	vm_devices_dump(job->worker->devices, out);
-	(void)fclose(out);
-	job->result = json_pack("{s:s}", "text", text != NULL ? text : "");
-	free(text);
+	hv_machine_dump(job->worker->machine, out, dump_devices, job->worker->devices);
+	if (fclose(out) != 0 || text == NULL)
+		return base_fail(err, -ENOMEM, "dump: no memory");
+	if (size_bytes > VM_DUMP_BYTES_MAX)
+		size_bytes = VM_DUMP_BYTES_MAX;
+	job->result = json_pack("{s:s%}", "text", text, size_bytes);
 	return job->result != NULL ? 0 : base_fail(err, -ENOMEM, "dump: no memory");
 }
 

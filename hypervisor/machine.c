@@ -356,7 +356,8 @@ int hv_machine_test_mismatches(struct hv_machine *machine, uint64_t *ret_count,
 void hv_machine_status(struct hv_machine *machine, struct hv_machine_status *ret_status)
 {
 	struct hv_machine_status status = {
-		.holds = hv_partition_holds(machine->partition),
+		/* Who finds the VM held decides by it, and this hold lasts milliseconds. */
+		.holds = hv_partition_holds(machine->partition) & ~(uint32_t)HV_HOLD_DUMP,
 		.vcpu_count = machine->config.vcpu_count,
 		.memory_bytes = machine->config.memory_bytes,
 		.backing = hv_memory_backing(machine->memory),

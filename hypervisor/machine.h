@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "base/bytes.h"
 #include "base/clock.h"
@@ -33,6 +34,7 @@ enum hv_hold {
 	HV_HOLD_LEASH = 1 << 2,   /* soft deadline passed */
 	HV_HOLD_RESET = 1 << 3,   /* guest asked for a reset, not carried out yet */
 	HV_HOLD_STOPPED = 1 << 4, /* powered off, crashed, or saved and left: never released */
+	HV_HOLD_DUMP = 1 << 5,    /* hv_machine_dump() looks at the vCPUs; no status shows it */
 };
 
 enum hv_machine_event {
@@ -167,7 +169,7 @@ struct hv_exit_counts {
 
 /* A value; touches no vCPU. */
 struct hv_machine_status {
-	uint32_t holds; /* enum hv_hold bits; 0: running */
+	uint32_t holds; /* enum hv_hold bits but HV_HOLD_DUMP; 0: running */
 	uint32_t vcpu_count;
 	uint64_t memory_bytes;
 	enum hv_memory_backing backing;
@@ -182,6 +184,20 @@ struct hv_machine_status {
 	uint64_t guest_ns; /* guest time since its creation */
 };
 void hv_machine_status(struct hv_machine *machine, struct hv_machine_status *ret_status);
+
+/**
+ * hv_machine_dump - what one looks at when a guest has stalled, as text for people: the machine's
+ * holds and clocks, and of each vCPU registers, pending events, local APIC and SynIC.
+ * @also: may be NULL; adds what belongs to the same instant (rings).  Gets @context and @out.
+ *
+ * The vCPUs stand still meanwhile and then go on, unless something else holds them.  One that does
+ * not come out of its exit in HV_DUMP_WAIT_MS (its thread is stuck in a device) is said to be
+ * stuck, with what can be known of it; the others are shown.  A VM that has stopped is shown as it
+ * stopped; one that has no guest yet says so.  At most HV_DUMP_VCPU_BYTES_MAX per vCPU
+ * (machine_dump_priv.h).  Reading it: docs/hypervisor/hyperv.md.
+ */
+void hv_machine_dump(struct hv_machine *machine, FILE *out, void (*also)(void *context, FILE *out),
+		     void *context);
 
 /* For migration, devices and tests.  Borrowed, as long as the machine. */
 struct hv_slat *hv_machine_slat(struct hv_machine *machine);

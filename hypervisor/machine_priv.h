@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Shared by machine.c (life), machine_boot.c (boot, reset), machine_services.c, machine_save.c and
- * machine_restore.c only.
+ * Shared by machine.c (life), machine_boot.c (boot, reset), machine_services.c, machine_save.c,
+ * machine_restore.c and machine_dump.c only.
  */
 #ifndef HYPERVISOR_MACHINE_PRIV_H
 #define HYPERVISOR_MACHINE_PRIV_H
@@ -31,8 +31,8 @@ struct hv_machine {
 	const struct hv_machine_ops *ops;
 	void *context;
 
-	pthread_mutex_t change_lock; /* boot, restore, save, reset: one at a time; taken before all
-					others */
+	pthread_mutex_t change_lock; /* boot, restore, save, reset, dump: one at a time; taken
+					before all others */
 	struct hv_memory *memory;
 	struct hv_iobus *bus;
 	struct hv_partition *partition;

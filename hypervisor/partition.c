@@ -17,6 +17,10 @@
 #include "hypervisor/partition_priv.h"
 #include "hypervisor/slat.h"
 
+#define PARK_LOOK_NS (100 * BASE_NS_PER_US)
+
+_Static_assert(HV_VCPUS_MAX <= 64, "a bit each of what has parked");
+
 static void kicked(int signal_number)
 {
 	(void)signal_number; /* its arrival is all: KVM_RUN returns EINTR */
@@ -188,6 +192,36 @@ uint64_t hv_partition_hold(struct hv_partition *partition, uint32_t holds)
 	return base_clock_boot_ns(&base_clock_system) - begin_ns;
 }
 
+static uint64_t parked_now(struct hv_partition *partition)
+{
+	BASE_LOCKED(&partition->park_lock);
+	uint64_t parked = 0;
+
+	for (uint32_t i = 0; i < partition->vcpu_count; i++)
+		if (partition->vcpus[i].parked)
+			parked |= 1ULL << i;
+	return parked;
+}
+
+int hv_partition_hold_within(struct hv_partition *partition, uint32_t holds, uint32_t timeout_ms,
+			     uint64_t *ret_parked)
+{
+	uint64_t end_ns = base_clock_boot_ns(&base_clock_system) + timeout_ms * BASE_NS_PER_MS;
+	uint64_t all = UINT64_MAX >> (64 - partition->vcpu_count);
+	bool is_over = false;
+
+	hv_partition_request(partition, holds);
+	for (;;) {
+		*ret_parked = parked_now(partition);
+		if (*ret_parked == all)
+			return 0;
+		if (is_over)
+			return -ETIMEDOUT;
+		base_sleep_ns(PARK_LOOK_NS);
+		is_over = base_clock_boot_ns(&base_clock_system) >= end_ns;
+	}
+}
+
 void hv_partition_release(struct hv_partition *partition, uint32_t holds)
 {
 	BASE_LOCKED(&partition->park_lock);
@@ -350,6 +384,16 @@ void hv_partition_exits(const struct hv_partition *partition, struct hv_exit_cou
 					       .mmio = sums[HV_EXIT_MMIO],
 					       .msrs = sums[HV_EXIT_MSR],
 					       .interrupted = sums[HV_EXIT_INTERRUPTED] };
+}
+
+void hv_partition_vcpu_exits(const struct hv_partition *partition, uint32_t vcpu,
+			     uint64_t *ret_count, uint32_t *ret_reason)
+{
+	const struct hv_vcpu *own = &partition->vcpus[vcpu];
+
+	base_assert(vcpu < partition->vcpu_count);
+	*ret_count = atomic_load_explicit(&own->exit_count, memory_order_relaxed);
+	*ret_reason = __atomic_load_n(&own->run->exit_reason, __ATOMIC_RELAXED);
 }
 
 void hv_partition_interrupt(struct hv_partition *partition, uint32_t vcpu, uint8_t vector)

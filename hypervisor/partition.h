@@ -69,6 +69,13 @@ void hv_partition_free(struct hv_partition *partition);
 
 /* Set @holds and wait until every vCPU is parked.  Returns what the round took, ns. */
 uint64_t hv_partition_hold(struct hv_partition *partition, uint32_t holds);
+/**
+ * hv_partition_hold_within - as hold, but wait at most @timeout_ms: for looking at what is stuck.
+ * @ret_parked: bit i: vCPU i is parked, and stays so until @holds are released.
+ * The holds are set in any case.  0 all are parked; -ETIMEDOUT not all.
+ */
+BASE_MUST_CHECK int hv_partition_hold_within(struct hv_partition *partition, uint32_t holds,
+					     uint32_t timeout_ms, uint64_t *ret_parked);
 /* Clear @holds; vCPUs run when none is left. */
 void hv_partition_release(struct hv_partition *partition, uint32_t holds);
 /* Set @holds without waiting; the calling vCPU thread parks once its exit is completed. */
@@ -90,6 +97,11 @@ int hv_partition_vcpu_fd(const struct hv_partition *partition, uint32_t vcpu);
 struct hv_slat *hv_partition_slat(const struct hv_partition *partition);
 /* Exits to user space of all vCPUs so far.  Any thread. */
 void hv_partition_exits(const struct hv_partition *partition, struct hv_exit_counts *ret_counts);
+
+/* One vCPU's exits so far, and why the last one was (KVM_EXIT_*).  Any thread; while it runs the
+ * two need not belong together. */
+void hv_partition_vcpu_exits(const struct hv_partition *partition, uint32_t vcpu,
+			     uint64_t *ret_count, uint32_t *ret_reason);
 
 /* Raise @vector on a vCPU, edge-triggered, as its local APIC takes it.  Any thread. */
 void hv_partition_interrupt(struct hv_partition *partition, uint32_t vcpu, uint8_t vector);

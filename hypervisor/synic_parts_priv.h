@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The SynIC's insides, for synic.c (messages, events), synic_msrs.c and synic_state.c only.
+ * The SynIC's insides, for synic.c (messages, events), synic_msrs.c, synic_state.c and synic_dump.c
+ * only.
  */
 #ifndef HYPERVISOR_SYNIC_PARTS_PRIV_H
 #define HYPERVISOR_SYNIC_PARTS_PRIV_H

@@ -202,6 +202,8 @@ static void run_once(struct hv_vcpu *vcpu)
 	count_exit(&vcpu->exits[exit_kind(vcpu, failed)]);
 	vcpu->completion_pending = false;
 	/* EAGAIN: a processor that waits for INIT and SIPI was woken for nothing. */
+	if (failed == EINTR) /* a hold may be over that never saw us park */
+		hv_vcpu_set_entry(vcpu, true);
 	if (failed == EINTR || failed == EAGAIN)
 		return;
 	if (failed != 0)

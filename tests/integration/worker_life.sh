@@ -67,8 +67,16 @@ nothing_left() { [ ! -e "$dir/control" ]; }
 start
 check boots goes_on
 check status state_is running
+dumps() { # dumps HOLDS: both processors, and it stays as it was
+	ctl dump >"$dir/out" && grep -q "^machine: holds: $1" "$dir/out" && grep -q '^vmbus: connected=' "$dir/out" &&
+		[ "$(grep -c '^  local APIC: base=0x' "$dir/out")" = 2 ]
+}
+check dumps_a_running_one dumps "none; runs"
+check goes_on_after_a_dump goes_on
 ctl pause >"$dir/out"
 check pauses stands_still
+check dumps_a_paused_one dumps "user; stands still"
+check still_paused_after_a_dump stands_still
 ctl resume >"$dir/out"
 check resumes goes_on
 

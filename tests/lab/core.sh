@@ -32,6 +32,7 @@ one svm-save-halted machine_save_test 'machine_save/idle_guest_in_halt'
 one svm-exits-once machine_save_test 'machine_save/every_*_once'
 one svm-tscs-equal machine_save_test 'machine_save/tscs_of_one_instant'
 one svm-services machine_services_test '*'
+one svm-dump machine_dump_test '*'
 one svm-guest-devices guest_machine_test '*'
 one svm-golden golden_test '*'
 checks_end
