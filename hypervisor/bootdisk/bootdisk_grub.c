@@ -146,16 +146,22 @@ static int choose_loader_entry(struct grub *grub, const struct bootdisk_bls *bls
 
 static void choose(struct grub *grub)
 {
-	BASE_FREE char *held = strdup(grub_get(grub, "default"));
-	const char *path = held;
+	BASE_FREE char *held = NULL; /* what an entry runs may set it anew */
+	const char *path = NULL;
 
-	if (held == NULL) {
-		(void)grub_fatal(grub, -ENOMEM, "no memory");
-		return;
-	}
 	for (uint32_t i = 0; i < GRUB_SUBMENU_MAX && grub->entry_count > 0; i++) {
-		struct grub_menu_entry entry = grub->entry[pick(grub, path)];
+		struct grub_menu_entry entry;
 
+		if (path == NULL) {
+			free(held);
+			held = strdup(grub_get(grub, "default"));
+			path = held;
+		}
+		if (path == NULL) {
+			(void)grub_fatal(grub, -ENOMEM, "no memory");
+			return;
+		}
+		entry = grub->entry[pick(grub, path)];
 		grub->stop = false;
 		bootdisk_copy(grub->choice->title, sizeof(grub->choice->title), entry.title);
 		if (entry.loader_entry) {
@@ -168,9 +174,8 @@ static void choose(struct grub *grub)
 		(void)grub_execute(grub, entry.body);
 		if (!entry.submenu && !grub->stop)
 			return;
-		path = part_after(path); /* a submenu, or an entry that is a configfile */
-		if (!entry.submenu)
-			path = grub_get(grub, "default");
+		/* A submenu, or an entry that is a configfile with a default of its own. */
+		path = entry.submenu ? part_after(path) : NULL;
 	}
 }
 

@@ -151,6 +151,22 @@ Test(bootdisk_find, nothing_to_boot_says_what_was_looked_at)
 	cr_assert_not_null(strstr(err.text, "neither"), "%s", err.text);
 }
 
+Test(bootdisk_find, configfile_that_an_entry_leads_to_sets_another_default)
+{
+	expect("if [ -z \"$n\" ]; then\n"
+	       " menuentry A {\n n=1\n configfile /boot/grub/grub.cfg\n }\n"
+	       "elif [ $n = 1 ]; then\n"
+	       " set default=second\n"
+	       " menuentry B { true\n }\n"
+	       " menuentry C --id second {\n n=2\n configfile /boot/grub/grub.cfg\n }\n"
+	       "else\n"
+	       " set default=third\n"
+	       " menuentry D { true\n }\n"
+	       " menuentry E --id third {\n linux /k e\n }\n"
+	       "fi\n",
+	       "BOOT_IMAGE=/k e");
+}
+
 Test(bootdisk_find, script_that_never_ends_is_stopped)
 {
 	struct bootdisk_entry entry;
