@@ -9,6 +9,7 @@
 
 #include "agent/cli_disk_priv.h"
 #include "base/cleanup.h"
+#include "base/plain.h"
 #include "hypervisor/bootdisk/bootdisk_reader.h"
 
 #define BOOT_BUFFER_BYTES 65536u
@@ -38,9 +39,10 @@ static int read_disk(void *context, uint64_t offset, void *to, size_t size_bytes
 	return 0;
 }
 
-static int show(const struct cli_disk_args *args, const struct bootdisk_entry *entry,
+static int show(const struct cli_disk_args *args, struct bootdisk_entry *entry,
 		struct base_error *err)
 {
+	base_plain(entry->cmdline); /* shown, not booted */
 	if (cli_disk_wants_json(args))
 		return cli_disk_print_json(json_pack("{s:s, s:s, s:s, s:s, s:s}", "from",
 						     entry->from, "title", entry->title, "kernel",

@@ -112,12 +112,15 @@ static uint32_t pick(const struct grub *grub, const char *path)
 	return 0;
 }
 
-/* The words of a line of a loader entry. */
+/* The words of a line of a loader entry, which GRUB makes a command of: another one behind ';' is
+ * not looked at. */
 static void expand_line(struct grub *grub, const char *line, struct grub_words *words)
 {
 	for (line += strspn(line, " \t"); *line != '\0'; line += strspn(line, " \t")) {
-		size_t bytes = strcspn(line, " \t");
+		size_t bytes = grub_word_bytes(line);
 
+		if (bytes == 0)
+			return;
 		grub_expand(grub, line, bytes, words);
 		line += bytes;
 	}

@@ -212,21 +212,48 @@ static bool piece_of(struct grub *grub, const char *name, struct bootdisk_piece 
 	return true;
 }
 
+static void put(struct base_writer *out, char byte)
+{
+	base_write_u8(out, (uint8_t)byte);
+}
+
+/* As GRUB gives it to Linux: in quotes when there is a blank in it, and what would end or change
+ * them behind a backslash, but for bytes that are written as \\xHH already. */
+static void put_word(struct base_writer *out, const char *word)
+{
+	const bool blank = strchr(word, ' ') != NULL;
+
+	if (blank)
+		put(out, '"');
+	for (; *word != '\0'; word++) {
+		const bool is_code = word[0] == '\\' && word[1] == 'x' &&
+				     isxdigit((unsigned char)word[2]) != 0 &&
+				     isxdigit((unsigned char)word[3]) != 0;
+
+		if (!is_code && strchr("\\'\"", *word) != NULL)
+			put(out, '\\');
+		put(out, *word);
+	}
+	if (blank)
+		put(out, '"');
+}
+
 static int command_linux(struct grub *grub, const struct grub_words *words)
 {
+	static const char image[] = "BOOT_IMAGE=";
 	struct bootdisk_choice *choice = grub->choice;
-	int used;
+	struct base_writer out = base_writer_over(choice->cmdline, sizeof(choice->cmdline));
 
 	if (words->count < 2 || !piece_of(grub, words->word[1], &choice->kernel))
 		return 1;
-	used = snprintf(choice->cmdline, sizeof(choice->cmdline), "BOOT_IMAGE=%s", words->word[1]);
-	for (uint32_t i = 2; i < words->count; i++) {
-		if (used < 0 || (size_t)used >= sizeof(choice->cmdline))
-			return grub_fatal(grub, -EFBIG, "command line too long");
-		used += snprintf(choice->cmdline + used, sizeof(choice->cmdline) - (size_t)used,
-				 " %s", words->word[i]);
+	base_write_bytes(&out, image, sizeof(image) - 1);
+	for (uint32_t i = 1; i < words->count; i++) {
+		if (i > 1)
+			put(&out, ' ');
+		put_word(&out, words->word[i]);
 	}
-	if (used < 0 || (size_t)used >= sizeof(choice->cmdline))
+	put(&out, '\0');
+	if (out.failed)
 		return grub_fatal(grub, -EFBIG, "command line too long");
 	choice->initrd_count = 0;
 	grub->chosen = true;

@@ -95,6 +95,8 @@ const char *grub_get(const struct grub *grub, const char *name); /* "" when not 
 void grub_set(struct grub *grub, const char *name, const char *value);
 int grub_fatal(struct grub *grub, int code, const char *what);
 
+/* Bytes of the word at @text, which quotes hold together; 0 at its end, a blank or ';'. */
+uint32_t grub_word_bytes(const char *text);
 /* Words of a token's text are appended. */
 void grub_expand(struct grub *grub, const char *raw, size_t bytes, struct grub_words *words);
 /* The number of the script. */

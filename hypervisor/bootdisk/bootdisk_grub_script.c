@@ -47,8 +47,7 @@ void grub_set(struct grub *grub, const char *name, const char *value)
 	grub->var[i].value = copy;
 }
 
-/* Bytes of the word at @text: quotes and ${} hold together. */
-static uint32_t word_bytes(const char *text)
+uint32_t grub_word_bytes(const char *text)
 {
 	const char *at = text;
 
@@ -92,7 +91,7 @@ static uint32_t tokens_of(const char *text, struct grub_token *token)
 			continue;
 		}
 		if (text[at] != '\n' && text[at] != ';') {
-			next.bytes = word_bytes(text + at);
+			next.bytes = grub_word_bytes(text + at);
 			next.kind = GRUB_TOKEN_WORD;
 			if (next.bytes == 1 && text[at] == '{')
 				next.kind = GRUB_TOKEN_OPEN;

@@ -10,6 +10,7 @@
 #include "hypervisor/bootdisk/bootdisk_reader_priv.h"
 
 #define LOCK_CPU_SECONDS  50u            /* below the caller's limit */
+#define LOCK_FILES        8u             /* memory files are memory beyond the limit of it */
 #define LOCK_MEMORY_BYTES (512ULL << 20) /* the descriptors of 100 TiB of ext4 fit */
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -29,9 +30,10 @@ static int limits(void)
 	struct rlimit cpu = { LOCK_CPU_SECONDS, LOCK_CPU_SECONDS };
 	struct rlimit memory = { LOCK_MEMORY_BYTES, LOCK_MEMORY_BYTES };
 	struct rlimit file = { HV_INITRD_BYTES_MAX, HV_INITRD_BYTES_MAX };
+	struct rlimit files = { LOCK_FILES, LOCK_FILES };
 
 	if (setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_CPU, &cpu) < 0 ||
-	    setrlimit(RLIMIT_FSIZE, &file) < 0)
+	    setrlimit(RLIMIT_FSIZE, &file) < 0 || setrlimit(RLIMIT_NOFILE, &files) < 0)
 		return -errno;
 	/* A sanitizer's shadow is larger than any limit. */
 	if (!LOCK_SANITIZED && setrlimit(RLIMIT_AS, &memory) < 0)

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/plain.h"
 #include "hypervisor/bootdisk/bootdisk_reader.h"
 #include "hypervisor/bootdisk/bootdisk_reader_priv.h"
 
@@ -108,7 +109,7 @@ static bool is_sealed(int fd, uint64_t most)
 	       about.st_size > 0 && (uint64_t)about.st_size <= most;
 }
 
-static int take_failure(const struct reader_message *message, struct base_error *err)
+static int take_failure(struct reader_message *message, struct base_error *err)
 {
 	static const int known[] = { -ENOENT, -EBADMSG, -EFBIG, -EIO, -ENOMEM, -EINVAL };
 	int code = -EBADMSG;
@@ -118,6 +119,7 @@ static int take_failure(const struct reader_message *message, struct base_error 
 			code = known[i];
 	if (!is_text(message->text, sizeof(message->text)))
 		return base_fail(err, code, "boot disk: damaged (no text)");
+	base_plain(message->text);
 	return base_fail(err, code, "%s", message->text);
 }
 
@@ -139,6 +141,10 @@ static int take_entry(struct request *request, struct bootdisk_entry *ret_entry,
 	    !is_text(entry->from, sizeof(entry->from)))
 		return base_fail(err, -EBADMSG, "boot disk: names or command line are no text");
 	*ret_entry = *entry;
+	base_plain(ret_entry->kernel_name); /* these are for people only */
+	base_plain(ret_entry->initrd_name);
+	base_plain(ret_entry->title);
+	base_plain(ret_entry->from);
 	ret_entry->kernel_fd = base_take_fd(&request->fds[0]);
 	ret_entry->initrd_fd = base_take_fd(&request->fds[1]);
 	return 0;

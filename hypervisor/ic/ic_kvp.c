@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/plain.h"
 #include "hypervisor/disk/utf16.h"
 #include "hypervisor/ic/ic_body.h"
 
@@ -35,22 +36,6 @@ uint16_t ic_kvp_encode(uint32_t index, uint8_t *to)
 	return BODY_BYTES;
 }
 
-/* It is shown on terminals, where U+0080 to U+009F are control characters as well. */
-static void make_plain(char *text)
-{
-	char *to = text;
-
-	for (const char *at = text; *at != '\0'; at++) {
-		const unsigned char byte = (unsigned char)at[0];
-		const bool upper = byte == 0xc2 && (unsigned char)at[1] < 0xa0;
-
-		*to++ = byte < 0x20 || byte == 0x7f || upper ? '?' : *at;
-		if (upper)
-			at++;
-	}
-	*to = '\0';
-}
-
 /* Text of @size_bytes with the terminator counted, which is what Linux does, or without. */
 static int text_decode(const uint8_t *from, uint32_t size_bytes, char *to, size_t capacity)
 {
@@ -58,7 +43,7 @@ static int text_decode(const uint8_t *from, uint32_t size_bytes, char *to, size_
 		size_bytes -= 2;
 	if (disk_utf16_to_utf8(from, size_bytes, to, capacity) < 0)
 		return -EBADMSG;
-	make_plain(to);
+	base_plain(to);
 	return 0;
 }
 

@@ -95,19 +95,42 @@ static void drop(struct bootdisk_entry *entry)
 	base_closep(&entry->initrd_fd);
 }
 
-static void expect(const char *config, const char *cmdline)
+static void expect_on_disk(const char *cmdline)
 {
 	struct bootdisk_entry entry = { .kernel_fd = -1, .initrd_fd = -1 };
 	struct base_error err = { 0 };
 	char bytes[16] = "";
 
-	make_disk(config);
 	cr_assert_eq(bootdisk_find(&source, &entry, &err), 0, "%s", err.text);
 	cr_assert_str_eq(entry.cmdline, cmdline);
 	cr_assert_eq(pread(entry.kernel_fd, bytes, sizeof(bytes), 0),
 		     (ssize_t)sizeof(IMAGE_BYTES) - 1);
 	cr_assert_str_eq(bytes, IMAGE_BYTES);
 	drop(&entry);
+}
+
+static void expect(const char *config, const char *cmdline)
+{
+	make_disk(config);
+	expect_on_disk(cmdline);
+}
+
+/* A part of a long name, of at most 13 characters, for the short name behind it. */
+static void put_long_name(uint8_t *to, const char *name)
+{
+	static const uint8_t places[13] = { 1, 3, 5, 7, 9, 14, 16, 18, 20, 22, 24, 28, 30 };
+	uint8_t sum = 0;
+
+	memset(to, 0xFF, 32);
+	to[0] = 0x41;
+	to[11] = 0x0F;
+	to[12] = 0;
+	for (uint32_t i = 0; i < 11; i++)
+		sum = (uint8_t)((uint32_t)((sum & 1) << 7) + (sum >> 1) + to[32 + i]);
+	to[13] = sum;
+	base_put_le16(to + 26, 0);
+	for (size_t i = 0; i <= strlen(name); i++)
+		base_put_le16(to + places[i], (uint8_t)name[i]);
 }
 
 #define TWO                                                                                        \
@@ -135,7 +158,31 @@ Test(bootdisk_find, conditions_functions_and_quotes)
 	       "menuentry A {\nlinux /k $b\n}\n",
 	       "BOOT_IMAGE=/k 2");
 	expect("function f {\n set c='x y'\n}\nf\nmenuentry A {\nlinux /k \"$c\" ${c}z\n}\n",
-	       "BOOT_IMAGE=/k x y x yz");
+	       "BOOT_IMAGE=/k \"x y\" x yz");
+}
+
+/* A loader entry is a command for GRUB, whose words quotes hold together. */
+Test(bootdisk_find, loader_entries_have_words_too)
+{
+	static const char entry[] = "title T\nlinux /k\noptions root=$r a=\"b  c\" d ; halt\n";
+
+	make_disk("r=x\nblscfg\n");
+	put_entry(disk + ROOT_AT + 64, "LOADER     ", 0x10, 21, 0);
+	put_entry(cluster_at(21), "ENTRIES    ", 0x10, 22, 0);
+	/* "x.conf" needs a long name: a part, and the short one that it belongs to. */
+	put_entry(cluster_at(22) + 32, "X       CON", 0x20, 23, sizeof(entry) - 1);
+	put_long_name(cluster_at(22), "x.conf");
+	memcpy(cluster_at(23), entry, sizeof(entry) - 1);
+	for (uint32_t i = 21; i < 24; i++)
+		fat12_set(i, 0xFFF);
+	expect_on_disk("BOOT_IMAGE=/k root=x \"a=b  c\" d");
+}
+
+/* As GRUB hands them to Linux. */
+Test(bootdisk_find, words_with_blanks_and_quotes)
+{
+	expect("menuentry A {\nlinux /k a=\"b c\" d='\"' e=\\\\f 'g\\x20h' i\n}\n",
+	       "BOOT_IMAGE=/k \"a=b c\" d=\\\" e=\\\\f g\\x20h i");
 }
 
 Test(bootdisk_find, nothing_to_boot_says_what_was_looked_at)
@@ -238,6 +285,11 @@ Test(bootdisk_reader, finds_the_same_twice_and_passes_errors_on)
 		cr_assert_str_eq(entry.cmdline, "BOOT_IMAGE=/k one");
 		drop(&entry);
 	}
+	make_disk("menuentry 'a\xe9\x9b\xc2\x9b' { linux /k \xe9\n }\n"); /* shown to people */
+	cr_assert_eq(bootdisk_reader_find(reader, &source, &entry, &err), 0, "%s", err.text);
+	cr_assert_str_eq(entry.title, "a???");
+	cr_assert_str_eq(entry.cmdline, "BOOT_IMAGE=/k \xe9");
+	drop(&entry);
 	broken.read = read_fails;
 	cr_assert_eq(bootdisk_reader_find(reader, &broken, &entry, &err), -EIO);
 	memset(disk, 0, sizeof(disk));

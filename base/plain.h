@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Text of a guest's, made fit for people: for a terminal, and for JSON.  Any thread.
+ *
+ * Source: RFC 3629 section 4 (UTF-8); ECMA-48 (control characters).
+ */
+#ifndef BASE_PLAIN_H
+#define BASE_PLAIN_H
+
+/* What a terminal would obey (U+0000 to U+001F, U+007F to U+009F) and each byte that is not UTF-8
+ * become '?'.  In place; never longer. */
+void base_plain(char *text);
+
+#endif
