@@ -364,20 +364,27 @@ struct hv_slat *hv_partition_slat(const struct hv_partition *partition)
 	return partition->slat;
 }
 
+/* @sums: what @vcpu has of each kind on top.  Return: its exits. */
+static uint64_t add_exits(const struct hv_vcpu *vcpu, uint64_t sums[HV_EXIT_KINDS])
+{
+	uint64_t total = 0;
+
+	for (uint32_t kind = 0; kind < HV_EXIT_KINDS; kind++) {
+		uint64_t count = atomic_load_explicit(&vcpu->exits[kind], memory_order_relaxed);
+
+		sums[kind] += count;
+		total += count;
+	}
+	return total;
+}
+
 void hv_partition_exits(const struct hv_partition *partition, struct hv_exit_counts *ret_counts)
 {
 	uint64_t sums[HV_EXIT_KINDS] = { 0 };
 	uint64_t total = 0;
 
-	for (uint32_t i = 0; i < partition->vcpu_count; i++) {
-		for (uint32_t kind = 0; kind < HV_EXIT_KINDS; kind++) {
-			uint64_t count = atomic_load_explicit(&partition->vcpus[i].exits[kind],
-							      memory_order_relaxed);
-
-			sums[kind] += count;
-			total += count;
-		}
-	}
+	for (uint32_t i = 0; i < partition->vcpu_count; i++)
+		total += add_exits(&partition->vcpus[i], sums);
 	*ret_counts = (struct hv_exit_counts){ .total = total,
 					       .hypercalls = sums[HV_EXIT_HYPERCALL],
 					       .ports = sums[HV_EXIT_PORT],
@@ -389,11 +396,11 @@ void hv_partition_exits(const struct hv_partition *partition, struct hv_exit_cou
 void hv_partition_vcpu_exits(const struct hv_partition *partition, uint32_t vcpu,
 			     uint64_t *ret_count, uint32_t *ret_reason)
 {
-	const struct hv_vcpu *own = &partition->vcpus[vcpu];
+	uint64_t sums[HV_EXIT_KINDS] = { 0 };
 
 	base_assert(vcpu < partition->vcpu_count);
-	*ret_count = atomic_load_explicit(&own->exit_count, memory_order_relaxed);
-	*ret_reason = __atomic_load_n(&own->run->exit_reason, __ATOMIC_RELAXED);
+	*ret_count = add_exits(&partition->vcpus[vcpu], sums);
+	*ret_reason = __atomic_load_n(&partition->vcpus[vcpu].run->exit_reason, __ATOMIC_RELAXED);
 }
 
 void hv_partition_interrupt(struct hv_partition *partition, uint32_t vcpu, uint8_t vector)
