@@ -41,6 +41,8 @@
 /* Jobs: changes of the machine that wait for the one before. */
 #define VM_JOBS_MAX 64u /* more waiting than clients can have asked for in good faith */
 
+#define VM_ASK_THREADS 2u /* a shutdown and a checkpoint may wait at the same time */
+
 /* Lock-down: threads exist by then; each must drop its capabilities. */
 #define VM_SANDBOX_DROP_TRIES 2000u /* 1 ms apart */
 

@@ -16,6 +16,7 @@
 #include "agent/cli_disk_foreign.h"
 #include "agent/cli_disk_priv.h"
 #include "base/cleanup.h"
+#include "hypervisor/disk/disk_next.h"
 #include "hypervisor/disk/local_store.h"
 
 int cli_disk_begin(struct cli_disk *session, struct base_error *err)
@@ -171,6 +172,15 @@ int cli_disk_open(struct cli_disk *session, const char *path, int format, bool r
 	return cli_disk_words(session, disk_open_standby(&options, ret_disk, err), err);
 }
 
+int cli_disk_activate(struct cli_disk *session, struct disk *disk, struct base_error *err)
+{
+	int rc = disk_next_check(session->store, session->loop, disk_name(disk), err);
+
+	if (rc == 0)
+		rc = disk_activate(disk, STORE_EPOCH_NONE, NULL, err);
+	return cli_disk_words(session, rc, err);
+}
+
 int cli_disk_open_active(struct cli_disk *session, const char *path, int format,
 			 struct disk **ret_disk, struct base_error *err)
 {
@@ -178,7 +188,7 @@ int cli_disk_open_active(struct cli_disk *session, const char *path, int format,
 	int rc = cli_disk_open(session, path, format, false, &disk, err);
 
 	if (rc == 0)
-		rc = cli_disk_words(session, disk_activate(disk, STORE_EPOCH_NONE, NULL, err), err);
+		rc = cli_disk_activate(session, disk, err);
 	if (rc == 0)
 		*ret_disk = base_take(&disk);
 	return rc;

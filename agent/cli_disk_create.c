@@ -303,7 +303,7 @@ static int tail_free(struct cli_disk *session, const char *name, struct disk *di
 static int do_resize(struct cli_disk *session, const struct cli_disk_args *args, struct disk *disk,
 		     struct resize *plan, struct base_error *err)
 {
-	int rc = cli_disk_words(session, disk_activate(disk, STORE_EPOCH_NONE, NULL, err), err);
+	int rc = cli_disk_activate(session, disk, err);
 
 	/* Again, now that nobody else can change it. */
 	if (rc == 0)

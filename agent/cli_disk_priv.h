@@ -118,6 +118,9 @@ BASE_MUST_CHECK int cli_disk_open(struct cli_disk *session, const char *path, in
 /* The same and activated, for a change. */
 BASE_MUST_CHECK int cli_disk_open_active(struct cli_disk *session, const char *path, int format,
 					 struct disk **ret_disk, struct base_error *err);
+/* Activate what was opened.  -EPROTO: a checkpoint has made it the past of a newer image. */
+BASE_MUST_CHECK int cli_disk_activate(struct cli_disk *session, struct disk *disk,
+				      struct base_error *err);
 void cli_disk_closep(struct disk **disk);
 #define CLI_DISK_CLOSE BASE_CLEANUP(cli_disk_closep)
 

@@ -38,6 +38,7 @@ struct vm_control {
 	const struct vm_command *commands;
 	size_t command_count;
 	void *context;
+	void (*gone)(void *context, const struct vm_call *call); /* may be NULL */
 	struct vm_command_spec specs[VM_CONTROL_COMMANDS_MAX];
 	struct client clients[VM_CONTROL_CLIENTS_MAX];
 };
@@ -46,6 +47,10 @@ BASE_DEFINE_FREEP(struct vm_control, vm_control_free);
 
 static void client_drop(struct client *client)
 {
+	const struct vm_control *control = client->control;
+	const struct vm_call call = { .client = client->slot, .generation = client->generation };
+	bool waited = client->later_count > 0;
+
 	base_loop_remove(client->watch);
 	client->watch = NULL;
 	base_closep(&client->fd);
@@ -58,6 +63,8 @@ static void client_drop(struct client *client)
 	client->doomed = false;
 	client->later_count = 0;
 	client->generation++;
+	if (waited && control->gone != NULL)
+		control->gone(control->context, &call);
 }
 
 /* Send what waits, as far as it goes. */
@@ -281,6 +288,7 @@ void vm_control_free(struct vm_control *control)
 {
 	if (control == NULL)
 		return;
+	control->gone = NULL;
 	for (uint32_t i = 0; i < VM_CONTROL_CLIENTS_MAX; i++) {
 		if (control->clients[i].fd < 0)
 			continue;
@@ -297,6 +305,12 @@ int vm_control_begin(struct vm_control *control, struct base_loop *loop, struct 
 	control->loop = loop;
 	return base_loop_add(loop, control->listening.fd, EPOLLIN, listening_ready, control,
 			     &control->watch, err);
+}
+
+void vm_control_on_gone(struct vm_control *control,
+			void (*gone)(void *context, const struct vm_call *call))
+{
+	control->gone = gone;
 }
 
 void vm_control_answer(struct vm_control *control, const struct vm_call *call, json_t *result)

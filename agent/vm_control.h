@@ -55,6 +55,11 @@ void vm_control_answer(struct vm_control *control, const struct vm_call *call, j
 void vm_control_refuse(struct vm_control *control, const struct vm_call *call,
 		       const struct base_error *err);
 
+/* Tell of clients that are gone before they had all their answers: @gone(context of the handlers,
+ * their client and generation; no id).  Loop thread. */
+void vm_control_on_gone(struct vm_control *control,
+			void (*gone)(void *context, const struct vm_call *call));
+
 /* From now on this client gets events. */
 void vm_control_subscribe(struct vm_control *control, const struct vm_call *call);
 /* Tell all subscribers; @fields is taken. */

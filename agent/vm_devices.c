@@ -9,6 +9,7 @@
 #include "agent/vm_devices.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -85,7 +86,9 @@ static uint32_t no_sections(void *service)
 
 static int first_loaded(void *service, struct base_error *err)
 {
-	return vm_devices_activate(service, err);
+	int code = vm_devices_activate(service, err);
+
+	return code == 0 ? vm_devices_state_check(service, err) : code;
 }
 
 static int last_quiesce(void *service, struct base_error *err)
@@ -93,11 +96,44 @@ static int last_quiesce(void *service, struct base_error *err)
 	return vm_devices_flush(service, err);
 }
 
+static uint32_t one_section(void *service)
+{
+	(void)service;
+	return 1;
+}
+
+static struct hv_service_section disks_section(void *service, uint32_t index)
+{
+	(void)service;
+	(void)index;
+	return (struct hv_service_section){ .name = "disks", .version = 1 };
+}
+
+static int disks_save(void *service, uint32_t index, struct base_buffer *out,
+		      struct base_error *err)
+{
+	(void)index;
+	return vm_devices_state_encode(service, out, err);
+}
+
+static int disks_load(void *service, uint32_t index, uint32_t version, struct base_reader *in,
+		      struct base_error *err)
+{
+	(void)index;
+	if (version != 1)
+		return base_fail(err, version == 0 ? -EBADMSG : -ENOTSUP,
+				 "disks: version %" PRIu32 ", this one knows 1", version);
+	return vm_devices_state_decode(service, in, err);
+}
+
 static const struct hv_service_ops first_ops = {
 	.quiesce = nothing,
 	.resume = no_resume,
 	.reset = nothing,
-	.section_count = no_sections,
+	.section_count = one_section,
+	.section = disks_section,
+	.save = disks_save,
+	.load = disks_load,
 	.loaded = first_loaded,
 };
 
@@ -200,5 +236,6 @@ void vm_devices_free(struct vm_devices *devices)
 	base_closep(&devices->boot.kernel_fd);
 	base_closep(&devices->boot.initrd_fd);
 	(void)pthread_mutex_destroy(&devices->lock);
+	free(devices->saved);
 	free(devices);
 }

@@ -120,13 +120,28 @@ void vm_devices_running(struct vm_devices *devices, bool running);
 BASE_MUST_CHECK int vm_devices_shutdown(struct vm_devices *devices, bool restart, bool force,
 					bool *ret_by_button, struct base_error *err);
 void vm_devices_time_sync(struct vm_devices *devices);
-/* A checkpoint of each disk that can be written, as NAME-CONTROLLER-LUN.vhdx beside its image, with
- * the guest's file systems frozen where it can: {"consistent":, "why":, "disks":[]}.  Errors of
- * disk_checkpoint(): disks before the one that failed have theirs. */
+/* The guest's file systems: ic_freeze(), ic_thaw(), ic_thaw_soon(), ic_end(), which see.  Freeze
+ * and thaw block, on any thread but an I/O loop; the others do not wait, and may be called on any.
+ */
 #define VM_FREEZE_TIMEOUT_MS 30000u /* for the guest to agree, and to thaw */
 #define VM_FREEZE_LIMIT_MS   10000u /* of being frozen: as long as a Windows guest would stand it */
-BASE_MUST_CHECK int vm_devices_checkpoint(struct vm_devices *devices, const char *name,
-					  json_t **ret_result, struct base_error *err);
+BASE_MUST_CHECK int vm_devices_freeze(struct vm_devices *devices, struct base_error *err);
+BASE_MUST_CHECK int vm_devices_thaw(struct vm_devices *devices, struct base_error *err);
+void vm_devices_thaw_soon(struct vm_devices *devices);
+void vm_devices_end_waits(struct vm_devices *devices); /* NULL, or not made: nothing */
+/**
+ * vm_devices_checkpoint - a checkpoint of each disk that is written: its image stays as it is, and
+ * the guest goes on in STEM.LABEL.avhdx (.avhd on a VHD) beside it, where STEM is the image's name
+ * without extension and without an earlier label.  The old image is marked: it cannot be written
+ * again while the new one is there.
+ * @label: "" becomes the lowest number that is free; set.
+ * @list: gets {"controller":, "lun":, "image":, "path":} of each, also when another one fails then.
+ * -EINVAL @label; -EEXIST; -EAGAIN a disk waits for its store; -EPROTO no such disk; errors of
+ * disk_checkpoint().
+ */
+BASE_MUST_CHECK int vm_devices_checkpoint(struct vm_devices *devices,
+					  char label[VM_CONTROL_TEXT_BYTES], json_t *list,
+					  struct base_error *err);
 /* Heartbeat, services, and what the guest told of itself; NULL no memory. */
 json_t *vm_devices_guest_json(struct vm_devices *devices);
 

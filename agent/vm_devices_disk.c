@@ -8,6 +8,7 @@
 #include "agent/vm_devices_priv.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "hypervisor/disk/disk_next.h"
 
 #define INSTANCE_SCSI 1 /* vm_devices_instance() */
 
@@ -63,12 +64,19 @@ static void on_store_state(void *context, enum store_state state, const char *re
 	tell(context, VM_DEVICE_DISK_STORE, 0, state == STORE_DIRECT ? "" : reason);
 }
 
+/* On the thread of the checkpoint. */
+static int on_top_moved(void *context, const char *name)
+{
+	return vm_devices_top_moved(context, name);
+}
+
 static const struct disk_events disk_events = {
 	.stalled = on_stalled,
 	.unstalled = on_unstalled,
 	.failed = on_failed,
 	.resized = on_resized,
 	.store_state = on_store_state,
+	.top_moved = on_top_moved,
 };
 
 /* --- one disk --- */
@@ -91,6 +99,8 @@ static int disk_open_at(struct vm_disk *disk, const struct vm_place *place, stru
 	};
 	int code = disk_open_standby(&options, &disk->disk, err);
 
+	disk->place = *place;
+
 	return code < 0 ? base_fail_within(err, code, "disk '%s'", config->path) : 0;
 }
 
@@ -101,7 +111,10 @@ static int disk_activate_at(struct vm_disk *disk, struct base_error *err)
 	/* Who only reads takes nothing from anybody. */
 	if (disk->disk == NULL || disk->active || disk->config.read_only)
 		return 0;
-	code = disk_activate(disk->disk, disk->devices->config->epoch, NULL, err);
+	code = disk_next_check(disk->place.store->store, disk_loop(disk->disk),
+			       disk_name(disk->disk), err);
+	if (code == 0)
+		code = disk_activate(disk->disk, disk->devices->config->epoch, NULL, err);
 	if (code < 0)
 		return base_fail_within(err, code, "disk '%s'", disk->config.path);
 	disk->active = true;

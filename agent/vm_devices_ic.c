@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "agent/vm_devices_priv.h"
-#include "hypervisor/disk/disk.h"
 
 static const char *heartbeat_name(enum ic_heartbeat state)
 {
@@ -93,57 +92,25 @@ void vm_devices_time_sync(struct vm_devices *devices)
 	ic_sync_time(devices->ic);
 }
 
-static int checkpoint_disk(struct vm_disk *disk, const char *name, json_t *list,
-			   struct base_error *err)
+int vm_devices_freeze(struct vm_devices *devices, struct base_error *err)
 {
-	char file[STORE_NAME_BYTES];
-	int length = snprintf(file, sizeof(file), "%s-%u-%u.vhdx", name, disk->config.controller,
-			      disk->config.lun);
-	int code = 0;
-
-	if (length < 0 || (size_t)length >= sizeof(file))
-		return base_fail(err, -EINVAL, "checkpoint '%s': the name is too long", name);
-	code = disk_checkpoint(disk->disk, file, err);
-	if (code < 0)
-		return base_fail_within(err, code, "checkpoint of disk %u:%u",
-					disk->config.controller, disk->config.lun);
-	(void)json_array_append_new(list, json_pack("{s:i, s:i, s:s}", "controller",
-						    (int)disk->config.controller, "lun",
-						    (int)disk->config.lun, "image", file));
-	return 0;
+	return ic_freeze(devices->ic, VM_FREEZE_TIMEOUT_MS, VM_FREEZE_LIMIT_MS, err);
 }
 
-int vm_devices_checkpoint(struct vm_devices *devices, const char *name, json_t **ret_result,
-			  struct base_error *err)
+int vm_devices_thaw(struct vm_devices *devices, struct base_error *err)
 {
-	struct base_error why = { 0 };
-	json_t *list = NULL;
-	int frozen = 0;
-	int code = 0;
+	return ic_thaw(devices->ic, VM_FREEZE_TIMEOUT_MS, err);
+}
 
-	if (strchr(name, '/') != NULL || name[0] == '.')
-		return base_fail(
-			err, -EINVAL,
-			"argument 'name': expected a plain name, not beginning with a dot");
-	list = json_array();
-	frozen = ic_freeze(devices->ic, VM_FREEZE_TIMEOUT_MS, VM_FREEZE_LIMIT_MS, &why);
-	for (uint32_t i = 0; i < devices->disk_count && code == 0; i++) {
-		struct vm_disk *disk = devices->disks[i];
+void vm_devices_thaw_soon(struct vm_devices *devices)
+{
+	ic_thaw_soon(devices->ic);
+}
 
-		if (disk->disk != NULL && disk->active && disk->attached)
-			code = checkpoint_disk(disk, name, list, err);
-	}
-	/* A guest that thawed meanwhile refuses, and then its files were not at rest all the time.
-	 */
-	if (frozen == 0)
-		frozen = ic_thaw(devices->ic, VM_FREEZE_TIMEOUT_MS, &why);
-	if (code < 0) {
-		json_decref(list);
-		return code;
-	}
-	*ret_result = json_pack("{s:b, s:s, s:o}", "consistent", frozen == 0, "why",
-				frozen == 0 ? "" : why.text, "disks", list);
-	return *ret_result != NULL ? 0 : base_fail(err, -ENOMEM, "checkpoint: no memory");
+void vm_devices_end_waits(struct vm_devices *devices)
+{
+	if (devices != NULL && devices->ic != NULL)
+		ic_end(devices->ic);
 }
 
 json_t *vm_devices_guest_json(struct vm_devices *devices)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The devices' object, for the files that make it up: vm_devices.c (life), _open.c (threads
- * and stores), _disk.c (disks and their controllers), _net.c (network cards), _ic.c (what is
- * asked of the guest), _boot.c (the kernel on a disk), _status.c (what they tell).
+ * and stores), _disk.c (disks and their controllers), _checkpoint.c, _state.c (which images a saved
+ * state belongs to), _net.c (network cards), _ic.c (what is asked of the guest), _boot.c (the
+ * kernel on a disk), _status.c (what they tell).
  */
 #ifndef AGENT_VM_DEVICES_PRIV_H
 #define AGENT_VM_DEVICES_PRIV_H
@@ -37,12 +38,21 @@ struct vm_place {
 /* One disk or drive. */
 struct vm_disk {
 	struct vm_devices *devices;
-	struct vm_disk_config config;
+	struct vm_disk_config config; /* its path follows checkpoints */
+	struct vm_place place;
 	struct disk *disk; /* NULL: an empty drive */
 	bool active;
 	atomic_bool attached;
 	atomic_int stalled; /* the code, 0 when nothing waits; set on the disk's loop */
 	atomic_bool failed; /* likewise */
+};
+
+/* An image that a saved machine goes on with. */
+struct vm_saved_disk {
+	uint32_t controller;
+	uint32_t lun;
+	struct disk_guid data_id;
+	char name[STORE_NAME_BYTES];
 };
 
 /* One network card. */
@@ -70,6 +80,8 @@ struct vm_devices {
 	struct storvsp *controllers[VM_CONTROLLERS];
 	struct vm_disk *disks[VM_DISKS_MAX];
 	uint32_t disk_count;
+	struct vm_saved_disk *saved; /* of the state that is being restored */
+	uint32_t saved_count;
 	struct vm_nic nics[VM_NICS_MAX];
 	uint32_t nic_count;
 
@@ -110,6 +122,23 @@ void vm_devices_close_disks(struct vm_devices *devices);
 struct vm_disk *vm_devices_disk(struct vm_devices *devices, uint32_t controller, uint32_t lun);
 /* The one with the lowest controller and LUN that is no DVD; NULL: none. */
 struct vm_disk *vm_devices_boot_disk(struct vm_devices *devices);
+
+/* --- vm_devices_checkpoint.c --- */
+
+/* disk_events.top_moved: the image of @disk is @name from now on. */
+BASE_MUST_CHECK int vm_devices_top_moved(struct vm_disk *disk, const char *name);
+
+/* --- vm_devices_state.c --- */
+
+/* The payload of the section `disks`. */
+BASE_MUST_CHECK int vm_devices_state_encode(struct vm_devices *devices, struct base_buffer *out,
+					    struct base_error *err);
+/* Take it, for the check below.  -EBADMSG malformed. */
+BASE_MUST_CHECK int vm_devices_state_decode(struct vm_devices *devices, struct base_reader *in,
+					    struct base_error *err);
+/* The disks are active: what their images say was read under their leases.  -EINVAL an image is not
+ * the one that the machine was saved with, or was written since. */
+BASE_MUST_CHECK int vm_devices_state_check(struct vm_devices *devices, struct base_error *err);
 
 /* --- vm_devices_net.c --- */
 

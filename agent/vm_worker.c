@@ -25,6 +25,8 @@ void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char 
 	worker->exit_code = exit_code;
 	base_log(BASE_LOG_NOTICE, "vm.ending", "vm=%s exit=%d why=%s", worker->config->name,
 		 (int)exit_code, why);
+	if (!worker->loading) /* nobody waits for the guest any more */
+		vm_devices_end_waits(worker->devices);
 	if (worker->job_count == 0 || worker->loading)
 		base_loop_stop(worker->loop);
 }
@@ -75,6 +77,8 @@ static int join_loop(struct vm_worker *worker, struct base_error *err)
 	if (code == 0)
 		code = base_loop_timer_new(worker->loop, quit_expired, worker, &worker->quit_timer,
 					   err);
+	if (worker->control != NULL)
+		vm_control_on_gone(worker->control, vm_worker_client_gone);
 	if (code == 0 && worker->control != NULL)
 		code = vm_control_begin(worker->control, worker->loop, err);
 	return code;
@@ -246,6 +250,8 @@ static void stop_devices(struct vm_worker *worker)
 /* The reverse of the start.  vCPUs end first, so that the console's last bytes are there. */
 static void release(struct vm_worker *worker)
 {
+	vm_devices_end_waits(worker->devices);
+	base_pool_free(worker->asks);
 	base_pool_free(worker->jobs); /* runs what is queued */
 	vm_worker_jobs_done(worker);
 	if (worker->machine != NULL)

@@ -188,7 +188,7 @@ HANDLER(handle_time_sync)
 HANDLER(handle_checkpoint)
 {
 	(void)ret_result;
-	return as_job(context, &vm_job_checkpoint, call, request, err);
+	return vm_worker_checkpoint(context, call, request, err);
 }
 
 HANDLER(handle_devices)
@@ -314,7 +314,7 @@ const struct vm_command vm_worker_commands[] = {
 		    { { "restart", VM_ARG_SWITCH, false }, { "force", VM_ARG_SWITCH, false } } },
 	  .handle = handle_shutdown },
 	{ .spec = { "time-sync", NO_ARGS }, .handle = handle_time_sync },
-	{ .spec = { "checkpoint", { { "name", VM_ARG_TEXT, true } } },
+	{ .spec = { "checkpoint", { { "name", VM_ARG_TEXT, false } } },
 	  .handle = handle_checkpoint },
 	{ .spec = { "devices", NO_ARGS }, .handle = handle_devices },
 	{ .spec = { "dump", NO_ARGS }, .handle = handle_dump },

@@ -52,7 +52,11 @@ static void done_shutdown(struct vm_job *job, json_t **ret_result)
 	*ret_result = json_pack("{s:s}", "by", by);
 }
 
-const struct vm_job vm_job_shutdown = { .run = run_shutdown, .done = done_shutdown };
+const struct vm_job vm_job_shutdown = {
+	.run = run_shutdown,
+	.done = done_shutdown,
+	.asks_guest = true,
+};
 
 static int run_time_sync(struct vm_job *job, struct base_error *err)
 {
@@ -62,30 +66,3 @@ static int run_time_sync(struct vm_job *job, struct base_error *err)
 }
 
 const struct vm_job vm_job_time_sync = { .run = run_time_sync, .done = done_result };
-
-/* Argument of checkpoint: name. */
-static int run_checkpoint(struct vm_job *job, struct base_error *err)
-{
-	return vm_devices_checkpoint(job->worker->devices, job->request.args[0].text, &job->result,
-				     err);
-}
-
-static void done_checkpoint(struct vm_job *job, json_t **ret_result)
-{
-	const char *name = job->request.args[0].text;
-	bool consistent = json_is_true(json_object_get(job->result, "consistent"));
-
-	if (job->code < 0) {
-		base_log(BASE_LOG_ERR, "vm.checkpoint-failed", "vm=%s name=%s why=%s",
-			 job->worker->config->name, base_log_str(name),
-			 base_log_str(job->err.text));
-		return;
-	}
-	base_log(BASE_LOG_NOTICE, "vm.checkpoint", "vm=%s name=%s consistent=%d",
-		 job->worker->config->name, base_log_str(name), consistent);
-	vm_worker_event(job->worker, "checkpoint",
-			json_pack("{s:s, s:b}", "name", name, "consistent", (int)consistent));
-	*ret_result = job->result;
-}
-
-const struct vm_job vm_job_checkpoint = { .run = run_checkpoint, .done = done_checkpoint };

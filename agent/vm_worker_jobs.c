@@ -56,7 +56,7 @@ int vm_worker_job(struct vm_worker *worker, const struct vm_job *kind, const str
 		job->call = *call;
 	if (request != NULL)
 		job->request = *request;
-	if (base_pool_submit(worker->jobs, job_body, job) < 0)
+	if (base_pool_submit(kind->asks_guest ? worker->asks : worker->jobs, job_body, job) < 0)
 		return base_fail(err, -EAGAIN, "too many changes are waiting: try again later");
 	worker->job_count++;
 	(void)base_take(&job);

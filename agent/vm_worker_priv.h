@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The worker object, for the files that make it up: vm_worker.c (life), _start.c (opening),
- * _jobs.c (changes of the machine), _events.c (what machine and leash report),
+ * _jobs.c (changes of the machine), _checkpoint.c, _events.c (what machine and leash report),
  * _commands.c (the table of commands), _status.c (what it tells).
  *
  * Owned by the loop's thread but for what says otherwise.
@@ -42,11 +42,13 @@ enum vm_news {
 
 struct vm_worker;
 
-/* One change of the machine, carried out on the job thread, in order. */
+/* One change of the machine, carried out on the job thread, in order; or, with @asks_guest, a wait
+ * for the guest, on a thread of those beside it, in no order. */
 struct vm_job {
 	struct vm_worker *worker;
 	struct vm_job *next;
-	int (*run)(struct vm_job *job, struct base_error *err); /* job thread */
+	bool asks_guest;
+	int (*run)(struct vm_job *job, struct base_error *err); /* job thread, or an asking one */
 	void (*done)(struct vm_job *job,
 		     json_t **ret_result); /* loop thread; code and err are set */
 	bool has_call;                     /* somebody waits for the answer */
@@ -58,6 +60,19 @@ struct vm_job {
 	struct hv_save_report report; /* likewise, of a save */
 	struct vm_disk_config disk;   /* disk-add: what is added */
 	json_t *result;               /* of the devices' commands: for the answer */
+};
+
+/* A checkpoint under way.  Of the loop's thread, and of the job of it that runs. */
+struct vm_checkpoint {
+	bool under_way;
+	bool gone; /* who asked for it is */
+	struct vm_call call;
+	char label[VM_CONTROL_TEXT_BYTES];
+	json_t *disks; /* that have their new image */
+	int frozen;    /* 0: the guest was all the time; else why not */
+	struct base_error why;
+	int code; /* of the disks */
+	struct base_error err;
 };
 
 struct vm_worker {
@@ -77,6 +92,7 @@ struct vm_worker {
 	struct base_loop_fd *signal_watch;
 	struct base_loop_timer *quit_timer;
 	struct base_pool *jobs; /* one thread */
+	struct base_pool *asks; /* VM_ASK_THREADS */
 	struct hv_machine *machine;
 	struct vm_devices *devices;
 	struct bootdisk_reader *boot_reader; /* NULL: the kernel is not on a disk */
@@ -97,10 +113,11 @@ struct vm_worker {
 	bool ending;
 	enum vm_exit exit_code;
 	uint32_t job_count; /* begun, not done */
+	struct vm_checkpoint checkpoint;
 
 	atomic_uint news; /* enum vm_news; any thread */
 
-	pthread_mutex_t lock; /* a leaf: done_first, done_last, crash_text; any thread */
+	pthread_mutex_t lock;         /* a leaf: done_first, done_last, crash_text; any thread */
 	struct vm_job *done_first;
 	struct vm_job *done_last;
 	char crash_text[256];
@@ -161,10 +178,17 @@ void vm_worker_device_news(struct vm_worker *worker);
 extern const struct vm_job vm_job_guest;
 extern const struct vm_job vm_job_shutdown;
 extern const struct vm_job vm_job_time_sync;
-extern const struct vm_job vm_job_checkpoint;
 /* Holds have changed: the guest's silence counts, or does not.  Loop thread, so that what is told
- * last is true. */
+ * last is true; waits for nobody. */
 void vm_worker_running(struct vm_worker *worker);
+
+/* --- vm_worker_checkpoint.c --- */
+
+/* VM_CALL_LATER; -EBUSY one is under way; errors of vm_worker_job(). */
+BASE_MUST_CHECK int vm_worker_checkpoint(struct vm_worker *worker, const struct vm_call *call,
+					 const struct vm_request *request, struct base_error *err);
+/* vm_control_on_gone(); context: the worker. */
+void vm_worker_client_gone(void *context, const struct vm_call *call);
 
 /* --- vm_worker_events.c --- */
 

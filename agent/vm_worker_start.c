@@ -219,6 +219,8 @@ int vm_worker_load_begin(struct vm_worker *worker, struct base_error *err)
 	/* The job thread is made after the lock-down, and so is under Landlock, too. */
 	int code = base_pool_new(1, "job", &worker->jobs, err);
 
+	if (code == 0)
+		code = base_pool_new(VM_ASK_THREADS, "ask", &worker->asks, err);
 	if (code < 0)
 		return code;
 	hv_machine_status(worker->machine, &worker->loading_status);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,15 @@ static struct base_loop *loop;
 static struct vm_control *control;
 static pthread_t thread;
 static struct vm_call kept;
+static atomic_uint gone_count;
+static struct vm_call gone_call;
+
+static void on_gone(void *context, const struct vm_call *call)
+{
+	(void)context;
+	gone_call = *call;
+	atomic_fetch_add(&gone_count, 1);
+}
 
 static int handle_echo(void *context, const struct vm_call *call, const struct vm_request *request,
 		       json_t **ret_result, struct base_error *err)
@@ -118,6 +128,7 @@ static void setup(void)
 	cr_assert_eq(vm_control_new(path, commands, sizeof(commands) / sizeof(commands[0]), NULL,
 				    &control, NULL),
 		     0);
+	vm_control_on_gone(control, on_gone);
 	cr_assert_eq(vm_control_begin(control, loop, NULL), 0);
 	cr_assert_eq(base_thread_start(&thread, "loop", run, NULL, NULL), 0);
 }
@@ -197,6 +208,7 @@ Test(vm_control, later_answer_also_after_half_close)
 	cr_assert_eq(strncmp(hear(other), "{\"id\":1,\"ok\":true", 17), 0);
 	cr_assert_str_eq(hear(fd), "{\"id\":5,\"ok\":true,\"result\":{}}");
 	cr_assert_str_eq(hear(fd), ""); /* nothing more to come: closed */
+	cr_assert_eq(atomic_load(&gone_count), 0);
 }
 
 Test(vm_control, later_answer_to_a_client_that_is_gone)
@@ -207,6 +219,12 @@ Test(vm_control, later_answer_to_a_client_that_is_gone)
 	say(fd, "{\"id\":5,\"cmd\":\"later\"}\n{\"id\":6,\"cmd\":\"fail\"}\n");
 	cr_assert_eq(strncmp(hear(fd), "{\"id\":6", 7), 0);
 	(void)close(fd);
+	while (atomic_load(&gone_count) == 0) { /* the loop turns with each line */
+		say(other, "{\"id\":1,\"cmd\":\"fail\"}\n");
+		(void)hear(other);
+	}
+	cr_assert_eq(gone_call.client, kept.client);
+	cr_assert_eq(gone_call.generation, kept.generation);
 	say(other, "{\"id\":1,\"cmd\":\"fail\"}\n{\"id\":2,\"cmd\":\"answer-kept\"}\n");
 	(void)hear(other);
 	cr_assert_eq(strncmp(hear(other), "{\"id\":2,\"ok\":true", 17), 0);
