@@ -240,6 +240,8 @@ void hv_machine_on_load(struct hv_machine *machine,
  *             of it before changing anything (guest memory is not there yet);
  *             -EBADMSG malformed, -ENOTSUP newer version, -EINVAL not this configuration.
  *   loaded    guest memory and vCPUs are in place: take up what was saved.
+ *   sets_date whether the guest sets its date to the host's when this service tells it to, which it
+ *             does after loaded; quiet then; may be NULL.
  *
  * A restore quiesces before the first load and resumes after the last loaded.  A saved state that
  * has not one section of any service is of a guest that has never seen them: they stay at power-on.
@@ -261,6 +263,7 @@ struct hv_service_ops {
 	int (*load)(void *service, uint32_t index, uint32_t version, struct base_reader *in,
 		    struct base_error *err);
 	int (*loaded)(void *service, struct base_error *err);
+	bool (*sets_date)(void *service);
 };
 #define HV_SERVICES_MAX                                                                            \
 	32 /* VMBus, integration services, up to 4 controllers and 16 network cards */

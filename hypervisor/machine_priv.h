@@ -87,6 +87,7 @@ void hv_machine_services_resume(struct hv_machine *machine);
 void hv_machine_services_end(struct hv_machine *machine);
 BASE_MUST_CHECK int hv_machine_services_reset(struct hv_machine *machine, struct base_error *err);
 BASE_MUST_CHECK int hv_machine_services_loaded(struct hv_machine *machine, struct base_error *err);
+bool hv_machine_services_set_date(const struct hv_machine *machine);
 uint32_t hv_machine_service_sections(const struct hv_machine *machine); /* of all services */
 /* The @index-th of all sections, and whose it is under which number. */
 struct hv_service_section hv_machine_service_section(const struct hv_machine *machine,

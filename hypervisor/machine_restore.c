@@ -300,9 +300,8 @@ static int check_tsc(const struct hv_machine *machine, const struct hv_time_sect
 /* After the vCPU state, which sets the rate; then a TSC deadline can be armed against the TSC.
  * vCPUs that were equal get one offset. */
 static int apply_time(struct hv_machine *machine, const struct hv_time_section *saved,
-		      struct base_error *err)
+		      uint64_t gone_ns, struct base_error *err)
 {
-	uint64_t gone_ns = elapsed_ns(machine, saved);
 	uint64_t host_tsc = base_tsc_read();
 
 	machine->time.boot_offset_ns =
@@ -443,6 +442,7 @@ static int load_services(struct hv_machine *machine, const struct hv_state_reade
 
 static int apply_all(struct hv_machine *machine, const struct saved *saved, struct base_error *err)
 {
+	uint64_t gone_ns = hv_time_gap_ns(&saved->time, elapsed_ns(machine, &saved->time));
 	int r = 0;
 
 	for (uint32_t i = 0; i < machine->config.vcpu_count && r >= 0; i++)
@@ -454,13 +454,11 @@ static int apply_all(struct hv_machine *machine, const struct saved *saved, stru
 	if (r >= 0)
 		r = hv_chip_state_put(hv_partition_vm_fd(machine->partition), &saved->chips, err);
 	if (r >= 0)
-		r = apply_time(machine, &saved->time, err);
+		r = apply_time(machine, &saved->time, gone_ns, err);
 	/* Before any vCPU runs, or it would read the time by the old host's TSC. */
 	if (r >= 0)
-		r = hv_machine_hyperv_clock(machine,
-					    hv_hyperv_saved_reference(machine->hyperv) +
-						    elapsed_ns(machine, &saved->time) / 100,
-					    err);
+		r = hv_machine_hyperv_clock(
+			machine, hv_hyperv_saved_reference(machine->hyperv) + gone_ns / 100, err);
 	for (uint32_t i = 0; i < machine->config.vcpu_count && r >= 0; i++)
 		r = hv_vcpu_timer_put(hv_partition_vcpu_fd(machine->partition, i), &saved->vcpus[i],
 				      err);

@@ -87,6 +87,7 @@ static int read_time(struct hv_machine *machine, struct hv_time_section *ret_tim
 	time.host_boot_ns = base_clock_boot_ns(&base_clock_system);
 	time.guest_ns = hv_guest_time_ns(&machine->time);
 	time.tsc_khz = machine->guest_tsc_khz;
+	time.host_sets_date = hv_machine_services_set_date(machine);
 	*ret_time = time;
 	return 0;
 }

@@ -74,6 +74,7 @@ void hv_time_section_encode(const struct hv_time_section *section, struct base_b
 	base_buffer_le32(out, section->vcpu_count);
 	for (uint32_t i = 0; i < section->vcpu_count; i++)
 		base_buffer_le64(out, section->tsc[i]);
+	base_buffer_le32(out, section->host_sets_date);
 }
 
 int hv_time_section_decode(struct base_reader *in, uint32_t version,
@@ -81,8 +82,10 @@ int hv_time_section_decode(struct base_reader *in, uint32_t version,
 {
 	struct hv_time_section section = { .host_real_ns = 0 };
 
-	if (version != HV_TIME_SECTION_VERSION)
-		return base_fail(err, -ENOTSUP, "version %" PRIu32 ", expected %u", version,
+	uint32_t flags;
+
+	if (version < 1 || version > HV_TIME_SECTION_VERSION)
+		return base_fail(err, -ENOTSUP, "version %" PRIu32 ", expected 1 to %u", version,
 				 HV_TIME_SECTION_VERSION);
 	section.host_real_ns = base_read_le64(in);
 	section.host_boot_ns = base_read_le64(in);
@@ -97,8 +100,12 @@ int hv_time_section_decode(struct base_reader *in, uint32_t version,
 				 section.vcpu_count, HV_VCPUS_MAX);
 	for (uint32_t i = 0; i < section.vcpu_count; i++)
 		section.tsc[i] = base_read_le64(in);
+	flags = version >= 2 ? base_read_le32(in) : 0;
 	if (in->failed)
 		return base_fail(err, -EBADMSG, "truncated");
+	if (flags > 1)
+		return base_fail(err, -EBADMSG, "flags 0x%" PRIx32 ": expected 0 or 1", flags);
+	section.host_sets_date = flags == 1;
 	/* Times a clock cannot reach in two hundred years are damage, and sums of them would wrap.
 	 */
 	if ((section.host_real_ns | section.host_boot_ns | section.guest_ns) >> 63 != 0)
@@ -111,4 +118,13 @@ int hv_time_section_decode(struct base_reader *in, uint32_t version,
 				 section.tsc_khz);
 	*ret_section = section;
 	return 0;
+}
+
+uint64_t hv_time_gap_ns(const struct hv_time_section *section, uint64_t elapsed_ns)
+{
+#ifndef GODWIT_MUTANT_RESTORE_GAP
+	if (section->host_sets_date && elapsed_ns > HV_TIME_GAP_MAX_NS)
+		return 0;
+#endif
+	return elapsed_ns;
 }

@@ -94,6 +94,17 @@ int hv_machine_services_loaded(struct hv_machine *machine, struct base_error *er
 	return 0;
 }
 
+bool hv_machine_services_set_date(const struct hv_machine *machine)
+{
+	for (uint32_t i = 0; i < machine->service_count; i++) {
+		const struct hv_machine_service *service = &machine->services[i];
+
+		if (service->ops->sets_date != NULL && service->ops->sets_date(service->service))
+			return true;
+	}
+	return false;
+}
+
 uint32_t hv_machine_service_sections(const struct hv_machine *machine)
 {
 	uint32_t count = 0;

@@ -453,6 +453,14 @@ static int loaded(void *service, struct base_error *err)
 	return 0;
 }
 
+/* Quiet: nobody is on the loop. */
+static bool sets_date(void *service)
+{
+	const struct ic_set *set = service;
+
+	return set->channels[IC_TIME].port.state == IC_PORT_READY;
+}
+
 const struct hv_service_ops ic_service_ops = {
 	.quiesce = quiesce,
 	.resume = resume,
@@ -462,4 +470,5 @@ const struct hv_service_ops ic_service_ops = {
 	.save = save,
 	.load = load,
 	.loaded = loaded,
+	.sets_date = sets_date,
 };

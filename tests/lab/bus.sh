@@ -126,13 +126,14 @@ save_restore() { # save_restore VCPUS TIMES: saved and restored under load, noth
 		[[ -z $reason ]] || break
 		"$CTL" "$work/control" save "file=s$i" >"$work/answer" 2>&1 || reason="save: $(cat "$work/answer")"
 		ended && [[ $status == 0 ]] || reason=${reason:-the worker ended with $status after the save}
-		sleep 3 # time goes on meanwhile
+		sleep $((i == 2 ? 30 : 3)) # time goes on meanwhile, once for longer than Linux' watchdogs wait
 		[[ -n $reason ]] || start "$name" "$1" bus_load --restore "$work/state/s$i"
 		[[ -n $reason ]] || rounds 4 || reason="no load after restore $i"
 		off=$(off_by)
 		((off <= 2)) || reason=${reason:-the clock is $off s late after restore $i}
 	done
-	grep -aq "bus: load BAD" "$work/console" && reason=${reason:-the guest found a fault}
+	grep -aqE "bus: load BAD|BUG:|soft lockup|detected stall" "$work/console" &&
+		reason=${reason:-the guest found a fault}
 	[[ -z $reason ]] || "$CTL" "$work/control" dump
 	kill -KILL "$worker" 2>/dev/null && wait "$worker" 2>/dev/null
 	if [[ -n $reason ]]; then

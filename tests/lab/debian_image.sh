@@ -5,7 +5,6 @@
 # configuration that Debian writes, as VHDX. Kept below build/lab/ by a hash of all that goes into it.
 #
 #   debian.vhdx         the disk: kernel linux-image-amd64, systemd, hyperv-daemons
-#   kernel, initrd      those on the disk, for whoever boots them from outside
 #   cloud-*             kernel and initrd of linux-image-cloud-amd64, for the same root
 #   installer-*         kernel and initrd of debian-installer-12-netboot-amd64
 #   cmdline             the root that the disk's own boot entry names
@@ -15,7 +14,7 @@ here=$(dirname "$(readlink -f "$0")")
 parts=$here/debian.d
 GODWIT=$(readlink -f "${1:?usage: debian_image.sh GODWIT}")
 PACKAGES=linux-image-amd64,linux-image-cloud-amd64,systemd-sysv,udev,kmod,iproute2,iputils-ping
-PACKAGES+=,python3-minimal,hyperv-daemons,grub2-common,grub-common,e2fsprogs,lz4
+PACKAGES+=,python3,hyperv-daemons,grub2-common,grub-common,e2fsprogs,lz4
 INSTALLER=debian-installer-12-netboot-amd64
 ROOT_UUID=6a0d5c1e-59a1-4f6b-9c0e-71cc02d6e6d1
 ROOT_OFFSET=2097152 # behind a BIOS boot partition, as Debian's installer lays disks out
@@ -80,7 +79,7 @@ configure_root() {
 		systemd-random-seed.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
 		systemd-machine-id-commit.service sys-kernel-debug.mount sys-kernel-tracing.mount \
 		dev-mqueue.mount dev-hugepages.mount modprobe@configfs.service modprobe@drm.service \
-		modprobe@fuse.service modprobe@efi_pstore.service modprobe@dm_mod.service modprobe@loop.service >&2
+		getty-static.service modprobe@fuse.service modprobe@efi_pstore.service modprobe@dm_mod.service modprobe@loop.service >&2
 	rm -rf "$root/var/cache/apt" "$root/var/lib/apt/lists"
 	echo 5d1a3c9e7b2f4860a1c3e5f708192a3b >"$root/etc/machine-id"
 	# Its caches are those of its packages: nothing to rebuild at the first start.
@@ -123,8 +122,6 @@ fetch_installer
 mv "$root"/boot/vmlinuz-*-cloud-amd64 "$work/out/cloud-kernel"
 mv "$root"/boot/initrd.img-*-cloud-amd64 "$work/out/cloud-initrd"
 rm -f "$root"/boot/*-cloud-amd64 "$root"/vmlinuz* "$root"/initrd.img*
-cp "$root"/boot/vmlinuz-* "$work/out/kernel"
-cp "$root"/boot/initrd.img-* "$work/out/initrd"
 configure_root
 write_grub_config
 sed -n '/^[[:space:]]*linux[[:space:]]/{s/^[[:space:]]*linux[[:space:]]\+[^ ]* *//p;q}' "$root/boot/grub/grub.cfg" >"$work/out/cmdline"

@@ -73,6 +73,38 @@ Test(machine_sections, round_trips)
 	cr_assert_eq(decode_time(&time, &time_again), 0);
 	cr_assert_eq(time_again.tsc[1], 11);
 	cr_assert_eq(time_again.guest_ns, 7);
+	cr_assert_not(time_again.host_sets_date);
+	time.host_sets_date = true;
+	cr_assert_eq(decode_time(&time, &time_again), 0);
+	cr_assert(time_again.host_sets_date);
+}
+
+Test(machine_sections, time_of_version_1_has_nobody_who_sets_the_date)
+{
+	struct hv_time_section time = a_time();
+	struct base_buffer buffer = { .data = NULL };
+	struct base_reader in;
+
+	time.host_sets_date = true;
+	hv_time_section_encode(&time, &buffer);
+	in = base_reader_over(buffer.data, buffer.size_bytes - 4);
+	cr_assert_eq(hv_time_section_decode(&in, 1, &time, NULL), 0);
+	cr_assert_not(time.host_sets_date);
+	buffer.data[buffer.size_bytes - 4] = 2;
+	in = base_reader_over(buffer.data, buffer.size_bytes);
+	cr_assert_eq(hv_time_section_decode(&in, 2, &time, NULL), -EBADMSG);
+	base_buffer_fini(&buffer);
+}
+
+/* A guest that sets its date itself needs all of the gap; another takes a long one for a stall. */
+Test(machine_sections, a_long_gap_is_kept_from_a_guest_whose_date_is_set)
+{
+	struct hv_time_section time = a_time();
+
+	cr_assert_eq(hv_time_gap_ns(&time, 1000 * HV_TIME_GAP_MAX_NS), 1000 * HV_TIME_GAP_MAX_NS);
+	time.host_sets_date = true;
+	cr_assert_eq(hv_time_gap_ns(&time, HV_TIME_GAP_MAX_NS), HV_TIME_GAP_MAX_NS);
+	cr_assert_eq(hv_time_gap_ns(&time, HV_TIME_GAP_MAX_NS + 1), 0);
 }
 
 Test(machine_sections, machine_values_out_of_range_are_refused)
@@ -133,9 +165,9 @@ Test(machine_sections, every_truncation_and_a_newer_version_are_refused)
 	hv_time_section_encode(&time, &buffer);
 	for (size_t size = 0; size < buffer.size_bytes; size++) {
 		in = base_reader_over(buffer.data, size);
-		cr_assert_eq(hv_time_section_decode(&in, 1, &time, NULL), -EBADMSG);
+		cr_assert_eq(hv_time_section_decode(&in, 2, &time, NULL), -EBADMSG);
 	}
 	in = base_reader_over(buffer.data, buffer.size_bytes);
-	cr_assert_eq(hv_time_section_decode(&in, 2, &time, NULL), -ENOTSUP);
+	cr_assert_eq(hv_time_section_decode(&in, 3, &time, NULL), -ENOTSUP);
 	base_buffer_fini(&buffer);
 }
