@@ -13,8 +13,7 @@
 #include "hypervisor/netvsp/netvsp.h"
 #include "hypervisor/storvsp/storvsp.h"
 
-#define MTU_MIN       68 /* of IPv4 */
-#define FD_LEAST      3  /* 0, 1 and 2 are the terminal's */
+#define FD_LEAST      3 /* 0, 1 and 2 are the terminal's */
 #define FD_MOST       1048575
 #define MAC_TEXT      17 /* aa:bb:cc:dd:ee:ff */
 #define MAC_MULTICAST 1U /* of the first byte */
@@ -339,7 +338,8 @@ static int take_nic_option(const struct option *option, struct vm_nic_config *ni
 	if (option_is(option, "mac"))
 		return take_mac(option, nic, err);
 	if (option_is(option, "mtu"))
-		return take_number(option, MTU_MIN, NETVSP_MTU_MAX, "68 to 9000", &nic->mtu, err);
+		return take_number(option, NETVSP_MTU_MIN, NETVSP_MTU_MAX, "576 to 9000", &nic->mtu,
+				   err);
 	if (option_is(option, "queues"))
 		return take_number(option, 1, VM_NIC_QUEUES_MAX, "1 to 16", &nic->queue_count, err);
 	if (option_is(option, "link"))

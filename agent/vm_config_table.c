@@ -171,7 +171,7 @@ const struct vm_key vm_config_keys[] = {
 	  .type = VM_KEY_NIC,
 	  LIST(nics, nic_count, VM_NICS_MAX),
 	  .expected = "tap=NAME, fds=N[:N]... or bridge=NAME, then [,bridge=NAME][,mac=ADDRESS]"
-		      "[,mtu=68..9000][,queues=1..16][,spoofing=on|off][,link=up|down]",
+		      "[,mtu=576..9000][,queues=1..16][,spoofing=on|off][,link=up|down]",
 	  .help = "A network card on a TAP device; may be given several times. tap: its name (made "
 		  "if it is not there), put into the bridge if one is named. fds: inherited "
 		  "descriptors of one, one per queue, with IFF_VNET_HDR. Without mac the address "

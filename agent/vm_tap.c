@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_bridge.h>
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
 #include <net/if.h>
@@ -15,7 +16,8 @@
 #include "base/cleanup.h"
 #include "hypervisor/netvsp/netvsp.h"
 
-#define TAP_FLAGS (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+#define TAP_FLAGS        (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+#define BRIDGE_PORTS_MAX 1024 /* the kernel's limit */
 
 _Static_assert(VM_INTERFACE_BYTES == IFNAMSIZ, "the kernel's limit");
 
@@ -56,6 +58,43 @@ static int open_queue(char name[VM_INTERFACE_BYTES], bool many)
 	return base_take_fd(&fd);
 }
 
+/* Whether a device is a port of @bridge already: of one that was made beforehand. */
+static bool is_port(int fd, const char *bridge, int index)
+{
+	int ports[BRIDGE_PORTS_MAX] = { 0 };
+	unsigned long arguments[4] = { BRCTL_GET_PORT_LIST, (unsigned long)(uintptr_t)ports,
+				       BRIDGE_PORTS_MAX, 0 };
+	struct ifreq request;
+
+	set_name(&request, bridge);
+	request.ifr_data = (void *)arguments;
+	if (ioctl(fd, SIOCDEVPRIVATE, &request) < 0)
+		return false;
+	for (uint32_t i = 0; i < BRIDGE_PORTS_MAX; i++)
+		if (ports[i] == index)
+			return true;
+	return false;
+}
+
+static int join_bridge(const struct vm_nic_config *nic, int fd, const char *name,
+		       struct base_error *err)
+{
+	const int index = (int)if_nametoindex(name);
+	struct ifreq request;
+	int code = 0;
+
+	set_name(&request, nic->bridge);
+	request.ifr_ifindex = index;
+	if (ioctl(fd, SIOCBRADDIF, &request) == 0)
+		return 0;
+	code = -errno;
+	if (code == -EBUSY && is_port(fd, nic->bridge, index))
+		return 0;
+	return base_fail(err, code, "key 'nic': tap '%s': put it into bridge '%s': %s: expected %s",
+			 name, nic->bridge, strerrordesc_np(-code),
+			 code == -EBUSY ? "it in no other bridge" : "a bridge that is there");
+}
+
 /* MTU, bridge, up: the device as the host's network sees it. */
 static int set_up(const struct vm_nic_config *nic, const char *name, struct base_error *err)
 {
@@ -71,10 +110,10 @@ static int set_up(const struct vm_nic_config *nic, const char *name, struct base
 			return tap_fail(nic, -errno, "set the MTU", err);
 	}
 	if (nic->bridge[0] != '\0') {
-		set_name(&request, nic->bridge);
-		request.ifr_ifindex = (int)if_nametoindex(name);
-		if (ioctl(fd, SIOCBRADDIF, &request) < 0)
-			return tap_fail(nic, -errno, "put it into the bridge", err);
+		const int code = join_bridge(nic, fd, name, err);
+
+		if (code < 0)
+			return code;
 	}
 	set_name(&request, name);
 	if (ioctl(fd, SIOCGIFFLAGS, &request) < 0)
@@ -100,8 +139,13 @@ static int adopt(int fd, char name[VM_INTERFACE_BYTES], struct base_error *err)
 				 "key 'nic': descriptor %d: flags 0x%x: expected IFF_TAP, "
 				 "IFF_NO_PI and IFF_VNET_HDR",
 				 fd, (unsigned int)(unsigned short)request.ifr_flags);
+	request.ifr_name[VM_INTERFACE_BYTES - 1] = '\0';
+	if (name[0] != '\0' && strcmp(name, request.ifr_name) != 0)
+		return base_fail(err, -EINVAL,
+				 "key 'nic': descriptor %d: of device '%s': expected a queue of "
+				 "'%s', as the first",
+				 fd, request.ifr_name, name);
 	memcpy(name, request.ifr_name, VM_INTERFACE_BYTES);
-	name[VM_INTERFACE_BYTES - 1] = '\0';
 	return 0;
 }
 
@@ -112,6 +156,12 @@ static int open_queues(const struct vm_nic_config *nic, int fds[VM_NIC_QUEUES_MA
 	(void)snprintf(name, VM_INTERFACE_BYTES, "%s", nic->tap[0] != '\0' ? nic->tap : "godwit%d");
 	for (uint32_t i = 0; i < nic->queue_count; i++) {
 		fds[i] = open_queue(name, nic->queue_count > 1);
+		if (fds[i] == -EINVAL && nic->queue_count > 1)
+			return base_fail(
+				err, -EINVAL,
+				"key 'nic': tap '%s': open queue %u: expected a device for "
+				"several queues (multi_queue), or option 'queues' to be 1",
+				name, i);
 		if (fds[i] < 0)
 			return tap_fail(nic, fds[i], "open a TAP device", err);
 	}
@@ -128,8 +178,8 @@ int vm_tap_open(const struct vm_nic_config *nic, int ret_fds[VM_NIC_QUEUES_MAX],
 	for (uint32_t i = 0; i < VM_NIC_QUEUES_MAX; i++)
 		fds[i] = -1;
 	for (uint32_t i = 0; code == 0 && i < nic->fd_count; i++) {
-		code = adopt(nic->fds[i], name, err);
 		fds[i] = nic->fds[i];
+		code = adopt(fds[i], name, err);
 	}
 	if (nic->fd_count == 0)
 		code = open_queues(nic, fds, name, err);

@@ -10,7 +10,6 @@
 #include "hypervisor/netvsp/netvsp_priv.h"
 
 #define MTU_DEFAULT 1500u
-#define MTU_MIN     576u
 
 uint64_t netvsp_mac_pack(const uint8_t mac[6])
 {
@@ -47,9 +46,9 @@ static int options_check(const struct netvsp_options *options, struct base_error
 	if (options->queue_count == 0 || options->queue_count > NETVSP_QUEUES_MAX)
 		return base_fail(err, -EINVAL, "network card %u: %u queues, expected 1..%u",
 				 options->index, options->queue_count, NETVSP_QUEUES_MAX);
-	if (options->mtu != 0 && (options->mtu < MTU_MIN || options->mtu > NETVSP_MTU_MAX))
+	if (options->mtu != 0 && (options->mtu < NETVSP_MTU_MIN || options->mtu > NETVSP_MTU_MAX))
 		return base_fail(err, -EINVAL, "network card %u: MTU %u, expected %u..%u",
-				 options->index, options->mtu, MTU_MIN, NETVSP_MTU_MAX);
+				 options->index, options->mtu, NETVSP_MTU_MIN, NETVSP_MTU_MAX);
 	if ((options->mac[0] & 1) != 0 || base_is_zero(options->mac, 6))
 		return base_fail(
 			err, -EINVAL,

@@ -26,6 +26,7 @@
 #include "hypervisor/vmbus/vmbus.h"
 
 #define NETVSP_QUEUES_MAX 16u
+#define NETVSP_MTU_MIN    576u /* of IPv4 hosts */
 #define NETVSP_MTU_MAX    9000u
 
 struct netvsp;

@@ -146,8 +146,9 @@ static const struct {
 					       "': option 'mac': value '01:00:00:00:00:01'" },
 	{ "nic = tap=t,mac=00:00:00:00:00:00", "f:2: key 'nic': value 'tap=t,mac=00:00" },
 	{ "nic = tap=t,mac=0x:00:00:00:00:01", "f:2: key 'nic': value 'tap=t,mac=0x:00" },
-	{ "nic = tap=t,mtu=67", "f:2: key 'nic': value 'tap=t,mtu=67': option 'mtu': value '67': "
-				"expected 68 to 9000" },
+	{ "nic = tap=t,mtu=575",
+	  "f:2: key 'nic': value 'tap=t,mtu=575': option 'mtu': value '575': "
+	  "expected 576 to 9000" },
 	{ "nic = tap=t,queues=0", "f:2: key 'nic': value 'tap=t,queues=0': option 'queues'" },
 	{ "nic = tap=t,link=lost", "f:2: key 'nic': value 'tap=t,link=lost': option 'link': value "
 				   "'lost': expected up or down" },
