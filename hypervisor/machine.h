@@ -272,7 +272,7 @@ BASE_MUST_CHECK int hv_machine_add_service(struct hv_machine *machine,
 					   const struct hv_service_ops *ops, void *service,
 					   struct base_error *err);
 /* Hold the vCPUs and quiesce all services; and let them go on.  For live migration and tests;
- * save and reset do it themselves.  -EAGAIN as quiesce. */
+ * save and reset do it themselves.  -EAGAIN as quiesce: then it is held if it was before. */
 BASE_MUST_CHECK int hv_machine_quiesce(struct hv_machine *machine, enum hv_hold hold,
 				       struct base_error *err);
 BASE_MUST_CHECK int hv_machine_unquiesce(struct hv_machine *machine, enum hv_hold hold,

@@ -137,12 +137,13 @@ struct hv_service_section hv_machine_service_section(const struct hv_machine *ma
 int hv_machine_quiesce(struct hv_machine *machine, enum hv_hold hold, struct base_error *err)
 {
 	BASE_LOCKED(&machine->change_lock);
+	bool was_held = (hv_partition_holds(machine->partition) & (uint32_t)hold) != 0;
 	int r = hv_machine_hold(machine, hold, err);
 
 	if (r < 0)
 		return r;
 	r = hv_machine_services_quiesce(machine, err);
-	if (r < 0)
+	if (r < 0 && !was_held)
 		hv_partition_release(machine->partition, (uint32_t)hold);
 	return r;
 }

@@ -227,12 +227,12 @@ static void on_gpadl_teardown(struct vmbus *bus, const struct vmbus_gpadl_teardo
 		return;
 	}
 	channel = known_channel(bus, gpadl->relid);
+	if (channel != NULL && channel->ring_gpadl == gpadl && channel->state != CHANNEL_CLOSING) {
+		vmbus_refuse(bus, "gpadl-teardown", "gpadl=0x%" PRIx32 " why=ring",
+			     teardown->gpadl);
+		return;
+	}
 	if (channel != NULL && channel->state == CHANNEL_OPEN) {
-		if (channel->ring_gpadl == gpadl) {
-			vmbus_refuse(bus, "gpadl-teardown", "gpadl=0x%" PRIx32 " why=ring",
-				     teardown->gpadl);
-			return;
-		}
 		/* Its device may hold it: ask, with a reference for the way. */
 		vmbus_gpadl_hold(gpadl);
 		gpadl->torn_for = channel;

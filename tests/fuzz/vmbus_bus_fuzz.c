@@ -3,9 +3,9 @@
  * A whole bus driven by bytes: messages, signals, words of a ring, quiescing, save and restore in
  * the middle, and a saved section.
  *
- * The first byte chooses: a section to be loaded, or a run of records {u8 what, u8 length, bytes}.
- * Nothing may crash, hang, leave the bus so that it cannot be freed, or write into guest memory
- * without a mark; what a bus saves, a new one loads.
+ * The first byte chooses: a section to be loaded (1; 2 with devices there already), or a run of
+ * records {u8 what, u8 length, bytes}. Nothing may crash, hang, leave the bus so that it cannot be
+ * freed, or write into guest memory without a mark; what a bus saves, a new one loads.
  *
  * Memory and loop are made once; the bus is a new one for each input.
  */
@@ -357,12 +357,18 @@ static void drive(const uint8_t *data, size_t size)
 	}
 }
 
-/* What is taken is written again as it was, but for what is gone for good. */
-static void restore(const uint8_t *data, size_t size)
+/* What is taken is written again as it was, but for what is gone for good.  Devices come before it,
+ * or in the middle and late. */
+static void restore(const uint8_t *data, size_t size, bool devices_first)
 {
 	struct base_reader in = base_reader_over(data, size);
 	struct base_buffer out = { .data = NULL };
 
+	if (devices_first) {
+		offer(0);
+		offer(1);
+		run();
+	}
 	if (vmbus_service_ops.quiesce(rig.bus, NULL) < 0)
 		abort();
 	if (size <= SECTION_BYTES && vmbus_service_ops.load(rig.bus, 0, 1, &in, NULL) == 0) {
@@ -383,8 +389,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 1)
 		return 0;
 	begin();
-	if (data[0] == 1)
-		restore(data + 1, size - 1);
+	if (data[0] == 1 || data[0] == 2)
+		restore(data + 1, size - 1, data[0] == 2);
 	else
 		drive(data + 1, size - 1);
 	end();

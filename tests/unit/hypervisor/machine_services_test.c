@@ -245,6 +245,7 @@ Test(machine_services, one_that_cannot_be_quiet_stops_a_save, .timeout = 200)
 				      .prepare_context = &trace };
 	struct folder folder = folder_new();
 	struct guest_vm *vm = guest_vm_new(&opts);
+	struct hv_machine_status status;
 
 	if (vm != NULL) {
 		guest_vm_wait(vm, "guest: ok");
@@ -257,6 +258,11 @@ Test(machine_services, one_that_cannot_be_quiet_stops_a_save, .timeout = 200)
 		expect(&trace, "AqAr");
 		guest_vm_forget(vm);
 		guest_vm_wait(vm, "guest: ok");
+		cr_assert_eq(hv_machine_hold(guest_vm_machine(vm), HV_HOLD_USER, NULL), 0);
+		cr_assert_eq(hv_machine_quiesce(guest_vm_machine(vm), HV_HOLD_USER, NULL), -EAGAIN);
+		expect(&trace, "AqAr");
+		hv_machine_status(guest_vm_machine(vm), &status);
+		cr_assert_eq(status.holds, HV_HOLD_USER, "somebody had paused it");
 		trace.b.refuses = false;
 		cr_assert_eq(hv_machine_quiesce(guest_vm_machine(vm), HV_HOLD_USER, NULL), 0);
 		cr_assert_eq(save(vm, &folder, true), 0);

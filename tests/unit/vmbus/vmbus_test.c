@@ -456,6 +456,34 @@ Test(vmbus, modify_moves_interrupts_and_answers)
 	vmbus_guest_free(guest);
 }
 
+/* Or it would be open with a list that is going, which no saved state may have. */
+Test(vmbus, rings_of_an_opening_channel_stay)
+{
+	uint32_t words[37] = { VMBUS_MSG_OPENCHANNEL, 0, 0, 77, 0, 0, 9 };
+	struct hv_message answer;
+	uint64_t refused = 0;
+	uint64_t pfns[18];
+	struct rig rig;
+
+	rig_begin(&rig, 0);
+	vmbus_guest_close(&rig.channel);
+	vmbus_guest_scattered(rig.guest, 18, pfns);
+	words[2] = rig.channel.relid;
+	cr_assert_eq(vmbus_guest_gpadl(rig.guest, rig.channel.relid, pfns, 18, &words[4]), 0);
+	refused = rig_status(&rig).refused_count;
+	post_only(rig.guest, words, 37);
+	post_only(rig.guest, (const uint32_t[]){ VMBUS_MSG_GPADL_TEARDOWN, 0, words[2], words[4] },
+		  4);
+	vmbus_guest_run(rig.guest);
+	cr_assert_eq(rig_status(&rig).refused_count, refused + 1);
+	vmbus_guest_expect(rig.guest, VMBUS_MSG_OPENCHANNEL_RESULT, &answer);
+	cr_assert_eq(word_of(&answer, 16), 0);
+	POST(rig.guest, VMBUS_MSG_CLOSECHANNEL, 0, words[2]);
+	POST(rig.guest, VMBUS_MSG_GPADL_TEARDOWN, 0, words[2], words[4]);
+	vmbus_guest_expect(rig.guest, VMBUS_MSG_GPADL_TORNDOWN, &answer);
+	rig_end(&rig);
+}
+
 /* Three in a row of a guest that does not wait for answers: the last one counts. */
 Test(vmbus, modifications_of_older_guests_are_not_lost)
 {

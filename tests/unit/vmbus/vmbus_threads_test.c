@@ -5,13 +5,17 @@
  * counted.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
+#include "base/log.h"
 #include "hypervisor/synic_priv.h"
 #include "tests/unit/vmbus/vmbus_rig.h"
 
 #define SIGNALLERS 3
 #define ROUNDS     200
+#define SAVES      40
+#define OPENINGS   8u
 
 struct world {
 	struct hv_memory *memory;
@@ -28,14 +32,20 @@ struct world {
 	uint32_t next_gpadl;
 };
 
-static void no_interrupt(void *context, uint32_t vp, uint8_t vector)
+#define SIMP 0x800000ULL
+
+/* Messages are taken and thrown away. */
+static void on_interrupt(void *context, uint32_t vp, uint8_t vector)
 {
-	(void)context;
-	(void)vp;
+	struct world *world = context;
+
 	(void)vector;
+	if (hv_slat_zero(world->slat, SIMP + (uint64_t)HV_SINT_VMBUS * HV_MESSAGE_BYTES, 4) < 0 ||
+	    hv_synic_write_msr(world->synic, vp, HV_MSR_EOM, 0) < 0)
+		abort();
 }
 
-static const struct hv_synic_ops synic_ops = { .interrupt = no_interrupt };
+static const struct hv_synic_ops synic_ops = { .interrupt = on_interrupt };
 
 static int opened(void *device, struct vmbus_channel *channel,
 		  const uint8_t user_data[VMBUS_USER_DATA_BYTES])
@@ -176,6 +186,16 @@ static void open_all(struct world *world)
 	}
 }
 
+static void end(struct world *world)
+{
+	vmbus_free(world->bus);
+	base_io_loop_free(world->channel_loop);
+	base_io_loop_free(world->bus_loop);
+	hv_synic_free(world->synic);
+	hv_slat_free(world->slat);
+	hv_memory_free(world->memory);
+}
+
 Test(vmbus_threads, signals_race_with_channels_that_come_and_go, .timeout = 120)
 {
 	struct world world = { .bus = NULL };
@@ -214,10 +234,120 @@ Test(vmbus_threads, signals_race_with_channels_that_come_and_go, .timeout = 120)
 		cr_assert_eq(pthread_join(threads[i], NULL), 0);
 	vmbus_channel_free(channel); /* open, and no callback comes */
 	cr_assert_eq(atomic_load(&world.opened), atomic_load(&world.closed) + 1);
-	vmbus_free(world.bus);
-	base_io_loop_free(world.channel_loop);
-	base_io_loop_free(world.bus_loop);
-	hv_synic_free(world.synic);
-	hv_slat_free(world.slat);
-	hv_memory_free(world.memory);
+	end(&world);
+}
+
+/* --- any message at any time --- */
+
+static void listen_to_messages(struct world *world)
+{
+	cr_assert_eq(hv_synic_write_msr(world->synic, 0, HV_MSR_SIMP, SIMP | HV_SYNIC_ENABLE), 0);
+	cr_assert_eq(hv_synic_write_msr(world->synic, 0, HV_MSR_SINT0 + HV_SINT_VMBUS, 0x60), 0);
+	cr_assert_eq(hv_synic_write_msr(world->synic, 0, HV_MSR_SCONTROL, HV_SYNIC_ENABLE), 0);
+}
+
+struct poster {
+	struct world *world;
+	uint32_t random;
+};
+
+static uint32_t draw(struct poster *poster, uint32_t below)
+{
+	poster->random = poster->random * 1664525u + 1013904223u;
+	return (poster->random >> 8) % below;
+}
+
+static void post_any(struct poster *poster)
+{
+	static const uint32_t kinds[] = { VMBUS_MSG_OPENCHANNEL,    VMBUS_MSG_CLOSECHANNEL,
+					  VMBUS_MSG_GPADL_TEARDOWN, VMBUS_MSG_RELID_RELEASED,
+					  VMBUS_MSG_MODIFYCHANNEL,  VMBUS_MSG_MODIFYCHANNEL,
+					  VMBUS_MSG_CLOSECHANNEL,   VMBUS_MSG_OPENCHANNEL };
+	uint32_t words[37] = { kinds[draw(poster, 8)], 0, 1 + draw(poster, 2), 7 };
+	uint32_t gpadl = 1 + draw(poster, 3);
+	uint8_t m[HV_MESSAGE_PAYLOAD_BYTES];
+	uint32_t other = draw(poster, 200);
+
+	if (words[0] == VMBUS_MSG_OPENCHANNEL) {
+		words[4] = gpadl;
+		words[6] = 2;
+	} else if (words[0] == VMBUS_MSG_GPADL_TEARDOWN) {
+		words[3] = gpadl;
+	} else if (words[0] == VMBUS_MSG_MODIFYCHANNEL) {
+		words[3] = 0;
+	}
+	if (other < 4)
+		memcpy(words,
+		       (const uint32_t[]){ other == 0 ? VMBUS_MSG_INITIATE_CONTACT
+						      : VMBUS_MSG_REQUESTOFFERS,
+					   0, 0x50003, 0, 0, 0, 0, 0, 0, 0 },
+		       40);
+	else if (other < 50)
+		memcpy(words,
+		       (const uint32_t[]){ VMBUS_MSG_GPADL_HEADER, 0, words[2], gpadl,
+					   40 | 1u << 16, 4 * 4096, 0, 0x900, 0, 0x901, 0, 0x902, 0,
+					   0x903, 0 },
+		       60);
+	for (uint32_t i = 0; i < 37; i++)
+		base_put_le32(m + 4 * i, words[i]);
+	(void)vmbus_hypercall_ops.post_message(poster->world->bus, 4, 1, m, 148);
+	(void)vmbus_hypercall_ops.signal_event(poster->world->bus, 0x10001 + draw(poster, 2), 0);
+}
+
+static void *poster_run(void *context)
+{
+	struct poster *poster = context;
+
+	while (!atomic_load(&poster->world->stop)) {
+		post_any(poster);
+		(void)sched_yield(); /* the loops are to keep up */
+	}
+	return NULL;
+}
+
+/* What is counted of openings, closings and lists comes back to nothing: a quiesce ends, a save has
+ * a connection that a fresh bus takes, and so does the last contact. */
+Test(vmbus_threads, any_message_races_with_saves, .timeout = 120)
+{
+	const uint32_t contact[10] = { VMBUS_MSG_INITIATE_CONTACT, 0, 0x50003 };
+	struct world world = { .bus = NULL };
+	struct world other = { .bus = NULL };
+	struct vmbus_channel *channel = NULL;
+	struct poster posters[SIGNALLERS];
+	pthread_t threads[SIGNALLERS];
+
+	base_log_init(-1, BASE_LOG_ERR);
+	begin(&world);
+	listen_to_messages(&world);
+	channel = offer(&world);
+	for (uint32_t i = 0; i < SIGNALLERS; i++) {
+		posters[i] = (struct poster){ .world = &world, .random = i };
+		cr_assert_eq(pthread_create(&threads[i], NULL, poster_run, &posters[i]), 0);
+	}
+	for (uint32_t round = 0; round < SAVES || atomic_load(&world.opened) < OPENINGS; round++) {
+		struct base_buffer saved = { .data = NULL };
+		struct base_reader in;
+
+		cr_assert_eq(vmbus_service_ops.quiesce(world.bus, NULL), 0);
+		cr_assert_eq(vmbus_service_ops.save(world.bus, 0, &saved, NULL), 0);
+		vmbus_service_ops.resume(world.bus);
+		begin(&other);
+		in = base_reader_over(saved.data, saved.size_bytes);
+		cr_assert_eq(vmbus_service_ops.quiesce(other.bus, NULL), 0);
+		cr_assert_eq(vmbus_service_ops.load(other.bus, 0, 1, &in, NULL), 0);
+		end(&other);
+		base_buffer_fini(&saved);
+	}
+	atomic_store(&world.stop, true);
+	for (int i = 0; i < SIGNALLERS; i++)
+		cr_assert_eq(pthread_join(threads[i], NULL), 0);
+	post(&world, contact, 10);
+	settle(&world);
+	cr_assert_eq(world.bus->hop_count, 0);
+	cr_assert_eq(world.bus->close_count, 0);
+	cr_assert_eq(world.bus->gpadl_count, 0);
+	cr_assert(world.bus->connected);
+	cr_assert_eq(atomic_load(&world.opened), atomic_load(&world.closed));
+	vmbus_channel_free(channel);
+	end(&world);
 }
