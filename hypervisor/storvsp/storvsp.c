@@ -41,6 +41,9 @@ static void unit_change(void *context)
 	struct unit_change *change = context;
 
 	change->shard->units[change->lun] = *change->medium;
+	change->shard->luns &= ~(1ULL << change->lun);
+	if (change->medium->kind != STORVSP_INVALID)
+		change->shard->luns |= 1ULL << change->lun;
 }
 
 static void unit_set(struct storvsp *storvsp, uint32_t lun, const struct storvsp_medium *medium)

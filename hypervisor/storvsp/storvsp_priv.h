@@ -136,6 +136,7 @@ struct storvsp_shard {
 	struct base_io_loop *loop;
 	bool quiesced;
 	struct storvsp_medium units[STORVSP_LUNS]; /* id filled in */
+	uint64_t luns;                             /* those that there are, a bit each */
 	struct storvsp_lun_status counts[STORVSP_LUNS];
 	uint32_t in_flight; /* of all units: counts[].in_flight has each */
 	struct storvsp_drain *drains;

@@ -357,17 +357,6 @@ static void act(struct storvsp_request *request)
 		submit(request);
 }
 
-static uint64_t luns_there(const struct storvsp_shard *shard)
-{
-	uint64_t luns = 0;
-
-	for (uint32_t i = 0; i < STORVSP_LUNS; i++) {
-		if (shard->units[i].kind != STORVSP_INVALID)
-			luns |= 1ULL << i;
-	}
-	return luns;
-}
-
 static void unit_of(const struct storvsp_request *request, const struct storvsp_medium *medium,
 		    struct scsi_unit *ret_unit)
 {
@@ -390,7 +379,7 @@ static void unit_of(const struct storvsp_request *request, const struct storvsp_
 		.unmap_bytes = dvd || medium->read_only ? 0 : geometry.unmap_granularity_bytes,
 		.transfer_bytes_max = STORVSP_TRANSFER_BYTES,
 		.id = medium->id,
-		.luns = luns_there(request->channel->shard),
+		.luns = request->channel->shard->luns,
 	};
 	ret_unit->size_bytes = geometry.size_bytes - geometry.size_bytes % ret_unit->block_bytes;
 	ret_unit->has_medium = in && ret_unit->size_bytes > 0;
@@ -404,7 +393,7 @@ static void absent(struct storvsp_request *request)
 	bool here = srb->path == 0 && srb->target == 0;
 
 	request->command.attention = 0;
-	if (scsi_plan_absent(&request->command, here ? luns_there(request->channel->shard) : 0,
+	if (scsi_plan_absent(&request->command, here ? request->channel->shard->luns : 0,
 			     &request->plan)) {
 		answer_data(request, 0);
 		return;

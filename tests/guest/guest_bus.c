@@ -161,6 +161,8 @@ static void offer(struct guest_bus *bus, const uint8_t *payload)
 	channel->rescinded = false;
 	channel->state = GUEST_CHANNEL_OFFERED;
 	bus->by_relid[relid] = (uint8_t)(channel - bus->channels + 1);
+	if (bus->by_relid[relid] > bus->place_count)
+		__atomic_store_n(&bus->place_count, bus->by_relid[relid], __ATOMIC_RELEASE);
 	bus->offer_count++;
 	guest_bus_event(bus, GUEST_BUS_OFFERED, channel);
 }

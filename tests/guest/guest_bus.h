@@ -90,6 +90,7 @@ struct guest_bus {
 	struct guest_channel channels[GUEST_CHANNELS_MAX];
 	struct guest_gpadl gpadls[GUEST_GPADLS_MAX];
 	uint8_t by_relid[GUEST_RELIDS]; /* index + 1 */
+	uint32_t place_count;           /* atomic: channels behind have never been offered */
 };
 
 enum guest_bus_event {

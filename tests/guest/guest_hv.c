@@ -469,7 +469,7 @@ static void watch_bus(struct guest_worker *w)
 
 	if (guest_bus.state == GUEST_BUS_REFUSED)
 		guest_die("VMBus: ", guest_bus.failure);
-	for (unsigned int i = 0; i < GUEST_CHANNELS_MAX; i++)
+	for (uint32_t i = 0; i < guest_bus.place_count; i++)
 		waiting |= guest_bus.channels[i].state == GUEST_CHANNEL_GPADL ||
 			   guest_bus.channels[i].state == GUEST_CHANNEL_OPENING ||
 			   guest_bus.channels[i].state == GUEST_CHANNEL_CLOSING;
@@ -485,6 +485,7 @@ static void watch_bus(struct guest_worker *w)
 void guest_hv_poll(struct guest_worker *w)
 {
 	struct hv_cpu *cpu = &cpus[w->vcpu];
+	uint32_t places;
 	uint64_t count;
 
 	if (!guest_hv_active)
@@ -497,7 +498,8 @@ void guest_hv_poll(struct guest_worker *w)
 	}
 	if (w->vcpu == 0)
 		watch_bus(w);
-	for (unsigned int i = 0; i < GUEST_CHANNELS_MAX; i++) {
+	places = __atomic_load_n(&guest_bus.place_count, __ATOMIC_ACQUIRE);
+	for (uint32_t i = 0; i < places; i++) {
 		struct guest_channel *channel = &guest_bus.channels[i];
 
 		if (guest_hv_is_open(channel) && channel->vcpu == w->vcpu)
@@ -505,7 +507,7 @@ void guest_hv_poll(struct guest_worker *w)
 	}
 	guest_disk_poll(w);
 	guest_net_poll(w);
-	for (unsigned int i = 0; i < GUEST_CHANNELS_MAX; i++)
+	for (uint32_t i = 0; i < places; i++)
 		if (guest_bus.channels[i].vcpu == w->vcpu)
 			flush_signal(w->vcpu, &guest_bus.channels[i]);
 }
