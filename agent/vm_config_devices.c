@@ -10,6 +10,7 @@
 
 #include "agent/vm_config_priv.h"
 #include "base/crc32c.h"
+#include "base/hex.h"
 #include "hypervisor/netvsp/netvsp.h"
 #include "hypervisor/storvsp/storvsp.h"
 
@@ -296,14 +297,6 @@ static int take_fds(const struct option *option, struct vm_nic_config *nic, stru
 	return nic->fd_count > 0 ? 0 : refuse(option, expected, err);
 }
 
-static int hex_digit(char c)
-{
-	static const char digits[] = "0123456789abcdef0123456789ABCDEF";
-	const char *at = c != '\0' ? strchr(digits, c) : NULL;
-
-	return at != NULL ? (int)(at - digits) % 16 : -1;
-}
-
 static int take_mac(const struct option *option, struct vm_nic_config *nic, struct base_error *err)
 {
 	static const char expected[] =
@@ -313,8 +306,8 @@ static int take_mac(const struct option *option, struct vm_nic_config *nic, stru
 		return refuse(option, expected, err);
 	for (size_t i = 0; i < sizeof(nic->mac); i++) {
 		const char *pair = option->value + i * 3;
-		int high = hex_digit(pair[0]);
-		int low = hex_digit(pair[1]);
+		int high = base_hex_digit(pair[0]);
+		int low = base_hex_digit(pair[1]);
 
 		if (high < 0 || low < 0 || (i + 1 < sizeof(nic->mac) && pair[2] != ':'))
 			return refuse(option, expected, err);

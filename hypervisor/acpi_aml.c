@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/hex.h"
 
 /* ACPI 6.4, section 20.3: byte values of the terms we use. */
 #define ZERO_OP        0x00u
@@ -189,14 +190,6 @@ void hv_aml_string(struct hv_aml *aml, const char *text)
 	base_buffer_append(&aml->bytes, text, strlen(text) + 1);
 }
 
-static uint32_t hex_digit(char digit)
-{
-	if (digit >= '0' && digit <= '9')
-		return (uint32_t)(digit - '0');
-	base_assert(digit >= 'A' && digit <= 'F');
-	return (uint32_t)(digit - 'A') + 10;
-}
-
 /* Section 19.3.4: three letters of 5 bits, four hexadecimal digits, bytes swapped. */
 void hv_aml_eisa_id(struct hv_aml *aml, const char id[8])
 {
@@ -206,8 +199,10 @@ void hv_aml_eisa_id(struct hv_aml *aml, const char id[8])
 		base_assert(id[i] >= 'A' && id[i] <= 'Z');
 		value = value << 5 | (uint32_t)(id[i] - '@');
 	}
-	for (size_t i = 3; i < 7; i++)
-		value = value << 4 | hex_digit(id[i]);
+	for (size_t i = 3; i < 7; i++) {
+		base_assert(base_hex_digit(id[i]) >= 0);
+		value = value << 4 | (uint32_t)base_hex_digit(id[i]);
+	}
 	hv_aml_integer(aml, __builtin_bswap32(value));
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/hex.h"
 
 /* Byte of the GUID that each pair of hexadecimal digits stands for, in the order of the text. */
 static const uint8_t text_order[16] = { 3, 2, 1, 0, 5, 4, 7, 6, 8, 9, 10, 11, 12, 13, 14, 15 };
@@ -58,17 +59,6 @@ void disk_guid_text(const struct disk_guid *guid, char ret_text[DISK_GUID_TEXT_B
 	ret_text[TEXT_CHARS + 2] = '\0';
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 bool disk_guid_parse(const char *text, size_t text_bytes, struct disk_guid *ret_guid)
 {
 	struct disk_guid guid = { 0 };
@@ -89,7 +79,7 @@ bool disk_guid_parse(const char *text, size_t text_bytes, struct disk_guid *ret_
 				return false;
 			continue;
 		}
-		digit = hex_digit(text[i]);
+		digit = base_hex_digit(text[i]);
 		if (digit < 0)
 			return false;
 		byte = &guid.bytes[text_order[nibble / 2]];

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/hex.h"
 #include "hypervisor/netvsp/nvsp_message.h"
 
 enum {
@@ -334,19 +335,6 @@ static uint32_t set_rss(const struct rndis_control *control, struct rndis_change
 	return RNDIS_STATUS_SUCCESS;
 }
 
-static int hex_of_utf16(const uint8_t *at)
-{
-	const uint16_t unit = base_get_le16(at);
-
-	if (unit >= '0' && unit <= '9')
-		return unit - '0';
-	if (unit >= 'a' && unit <= 'f')
-		return unit - 'a' + 10;
-	if (unit >= 'A' && unit <= 'F')
-		return unit - 'A' + 10;
-	return -1;
-}
-
 static bool utf16_is(const uint8_t *at, uint32_t size_bytes, const char *text)
 {
 	if (size_bytes != 2 * strlen(text))
@@ -382,8 +370,9 @@ static uint32_t set_parameter(const struct rndis_card *card, const struct rndis_
 	if (value_bytes != 24)
 		return RNDIS_STATUS_INVALID_DATA;
 	for (uint32_t i = 0; i < 6; i++) {
-		const int high = hex_of_utf16(at + value_at + 4 * (size_t)i);
-		const int low = hex_of_utf16(at + value_at + 4 * (size_t)i + 2);
+		const uint8_t *digits = at + value_at + 4 * (size_t)i;
+		const int high = base_hex_digit(base_get_le16(digits));
+		const int low = base_hex_digit(base_get_le16(digits + 2));
 
 		if (high < 0 || low < 0)
 			return RNDIS_STATUS_INVALID_DATA;

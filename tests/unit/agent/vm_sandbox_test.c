@@ -6,7 +6,9 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
 #include <linux/kvm.h>
+#include <net/if.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -409,6 +411,31 @@ Test(vm_sandbox, ordinary_work_goes_on)
 	(void)signal(SIGUSR1, SIG_IGN);
 	assert_exits(do_ordinary, true, "malloc, threads, clocks, signals");
 	assert_exits(do_ordinary, false, "the same without a state directory");
+}
+
+static int tap_fd = -1;
+
+static int do_queue(int fd)
+{
+	struct ifreq request = { .ifr_flags = IFF_DETACH_QUEUE };
+
+	(void)fd;
+	if (ioctl(tap_fd, TUNSETQUEUE, &request) < 0 && tap_fd >= 0)
+		return 1;
+	request.ifr_flags = IFF_ATTACH_QUEUE;
+	return ioctl(tap_fd, TUNSETQUEUE, &request) < 0 && tap_fd >= 0 ? 2 : 0;
+}
+
+/* As when the guest opens and closes its channels; without any capability. */
+Test(vm_sandbox, queues_of_a_network_card_come_and_go)
+{
+	struct ifreq device = { .ifr_flags = IFF_TAP | IFF_NO_PI | IFF_MULTI_QUEUE };
+
+	if (unshare(CLONE_NEWNET) == 0)
+		tap_fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	if (tap_fd >= 0 && ioctl(tap_fd, TUNSETIFF, &device) < 0)
+		tap_fd = -1; /* at least that nothing kills */
+	assert_exits(do_queue, false, "TUNSETQUEUE");
 }
 
 /* A thread that was there before has neither capabilities nor system calls left. */
