@@ -29,11 +29,29 @@ enum kind {
 	KIND_RING,
 	KIND_PAUSE,
 	KIND_LUN,
-	KIND_DATA, /* count: a page behind DATA_PAGE, which begins with the message */
+	KIND_DATA,   /* count: a page behind DATA_PAGE, which begins with the message */
+	KIND_MEDIUM, /* count: bits of enum medium_bits */
+	KIND_PLAN,   /* count: bits of enum plan_bits */
 	KINDS
 };
 
+enum medium_bits {
+	MEDIUM_IN = 1,
+	MEDIUM_RESIZED = 2,
+	MEDIUM_STATUS = 4
+};
+
+enum plan_bits {
+	PLAN_REORDER = 1,
+	PLAN_DELAY_SHIFT = 1, /* three bits: turns of the loop */
+	PLAN_FAIL = 16
+};
+
+#define DVD_LUN   1u
+#define DVD_BYTES (1ULL << 20)
+
 static struct fuzz_memory memory;
+static struct disk *dvd;
 static uint32_t blocks_used; /* by what is made once */
 
 /* NOLINTNEXTLINE(readability-identifier-naming) */
@@ -64,6 +82,31 @@ static void reopen(void)
 	base_assert(rig.channel->closed_called);
 	fake_let_go();
 	fake_open(rig.channel);
+}
+
+static void medium(uint8_t bits)
+{
+	struct storvsp_lun_status status;
+
+	if ((bits & MEDIUM_STATUS) != 0) {
+		storvsp_lun_status(rig.storvsp, bits >> 3, &status);
+		return;
+	}
+	if ((bits & MEDIUM_RESIZED) != 0)
+		storvsp_resized(rig.storvsp, 0);
+	base_assert(storvsp_change_medium(rig.storvsp, DVD_LUN,
+					  (bits & MEDIUM_IN) != 0 ? dvd : NULL, NULL) == 0);
+}
+
+/* How the store behaves from here on. */
+static void plan(uint8_t bits, const uint8_t *message)
+{
+	rig_plan((struct fake_store_plan){
+		.seed = base_get_le32(message),
+		.reorder = (bits & PLAN_REORDER) != 0,
+		.delay_steps = bits >> PLAN_DELAY_SHIFT & 7,
+		.fail_at = (bits & PLAN_FAIL) != 0 ? 1 + message[4] % 8 : 0,
+	});
 }
 
 static void step(struct base_reader *in)
@@ -101,6 +144,12 @@ static void step(struct base_reader *in)
 					  (DATA_PAGE + count % DATA_PAGES) * HV_PAGE_BYTES, message,
 					  sizeof(message)) == 0);
 		break;
+	case KIND_MEDIUM:
+		medium(count);
+		break;
+	case KIND_PLAN:
+		plan(count, message);
+		break;
 	case KINDS:
 		break;
 	}
@@ -115,6 +164,8 @@ static void make_once(void)
 	disk_lab_init(&lab);
 	disk_lab_make(&lab, "a.img", DISK_RAW, DISK_DYNAMIC, RIG_DISK, NULL);
 	rig.disk = disk_lab_open(&lab, "a.img");
+	disk_lab_make(&lab, "b.img", DISK_RAW, DISK_DYNAMIC, DVD_BYTES, NULL);
+	dvd = disk_lab_open(&lab, "b.img");
 	rig.lab = lab;
 	blocks_used = block_cache_used();
 }
@@ -122,6 +173,7 @@ static void make_once(void)
 static void begin(void)
 {
 	const struct disk_lab lab = rig.lab;
+	const struct storvsp_medium drive = { .kind = STORVSP_DVD, .disk = dvd };
 	struct disk *disk = rig.disk;
 
 	memset(&rig, 0, sizeof(rig));
@@ -133,6 +185,7 @@ static void begin(void)
 	fake_quiesced = false;
 	rig_controller();
 	rig_attach(0, rig.disk);
+	base_assert(storvsp_attach(rig.storvsp, DVD_LUN, &drive, NULL) == 0);
 	rig_start();
 }
 
@@ -142,6 +195,7 @@ static void check_answers(void)
 	uint64_t sent = 0;
 	uint64_t answered = 0;
 
+	rig_plan((struct fake_store_plan){ .seed = 0 });
 	rig.channel->room = UINT32_MAX;
 	vmbus_channel_again(rig.channel);
 	rig_settle();
@@ -166,7 +220,7 @@ static void end(void)
 	for (uint32_t i = 0; i < store->names.count; i++) {
 		struct fake_content *content = store->names.names[i]->content;
 
-		base_assert(content->size_bytes == RIG_DISK);
+		base_assert(content->size_bytes == RIG_DISK || content->size_bytes == DVD_BYTES);
 		base_assert(fake_content_clear(content, 0, content->size_bytes, true) == 0);
 	}
 	base_assert(block_cache_used() == blocks_used);

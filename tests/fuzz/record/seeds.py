@@ -216,7 +216,7 @@ def bus_seeds(seeds, lines):
                 continue_at = (packet.type, packet.payload[:4])
             if len(data) <= 600:
                 kinds.setdefault(continue_at, data)
-        out += b"".join(ring_records(list(kinds.values())[:8]))
+        out += b"".join(ring_records(list(kinds.values())[:8])) + record(8)
         out += b"".join(record(0, moved(m)) for m in channel.after)
         seeds.add("vmbus_bus", f"ring-{name}", out)
 
