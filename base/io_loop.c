@@ -32,6 +32,9 @@
 /* Of kernels since 5.11: no result is lost, a wait takes a timeout. */
 #define RING_FEATURES (IORING_FEAT_NODROP | IORING_FEAT_EXT_ARG | IORING_FEAT_SUBMIT_STABLE)
 
+/* How often a bounded call looks whether it was made. */
+#define CALL_LOOK_NS (100 * BASE_NS_PER_US)
+
 struct base_io_loop {
 	const struct base_clock *clock;
 	bool may_sleep; /* false under a test's clock: its time does not pass by waiting */
@@ -452,6 +455,67 @@ void base_io_call(struct base_io_loop *loop, void (*call)(void *context), void *
 		base_bug("an I/O loop that was not started is called by another thread");
 	base_io_post(loop, &posted.task);
 	base_io_wait(loop, &posted.done);
+}
+
+/* Who posted it may be gone before it runs: freed by whoever is last. */
+struct bounded_call {
+	struct base_io_task task;
+	void (*call)(void *context);
+	void *context;
+	_Atomic uint32_t state; /* enum bounded_state */
+};
+
+enum bounded_state {
+	CALL_WAITS,
+	CALL_RUNS,
+	CALL_MADE,
+	CALL_GIVEN_UP
+};
+
+static bool bounded_move(struct bounded_call *call, uint32_t to)
+{
+	uint32_t waits = CALL_WAITS;
+
+	return atomic_compare_exchange_strong(&call->state, &waits, to);
+}
+
+static void bounded_run(struct base_io_task *task)
+{
+	struct bounded_call *call = (struct bounded_call *)task; /* its first member */
+
+	if (!bounded_move(call, CALL_RUNS)) {
+		free(call);
+		return;
+	}
+	call->call(call->context);
+	atomic_store(&call->state, CALL_MADE);
+}
+
+int base_io_call_within(struct base_io_loop *loop, uint32_t timeout_ms, void (*call)(void *context),
+			void *context)
+{
+	uint64_t end_ns = base_clock_boot_ns(&base_clock_system) + timeout_ms * BASE_NS_PER_MS;
+	struct bounded_call *posted = NULL;
+
+	if (base_io_loop_is_owner(loop)) {
+		call(context);
+		return 0;
+	}
+	posted = calloc(1, sizeof(*posted));
+	if (posted == NULL)
+		return -ENOMEM;
+	posted->task.run = bounded_run;
+	posted->call = call;
+	posted->context = context;
+	base_io_post(loop, &posted->task);
+	while (atomic_load(&posted->state) != CALL_MADE) {
+		if (base_clock_boot_ns(&base_clock_system) >= end_ns &&
+		    bounded_move(posted, CALL_GIVEN_UP))
+			return -ETIMEDOUT;
+		base_sleep_ns(CALL_LOOK_NS);
+	}
+	free(posted);
+	return 0;
 }
 
 void base_io_done(struct base_io_loop *loop, bool *done)

@@ -81,6 +81,14 @@ void base_io_post(struct base_io_loop *loop, struct base_io_task *task);
 void base_io_call(struct base_io_loop *loop, void (*call)(void *context), void *context);
 
 /**
+ * base_io_call_within - as base_io_call, for a loop that may be stuck: to look at what is there.
+ * 0 it was called; -ETIMEDOUT the loop did not come to it in @timeout_ms, -ENOMEM: it was not, and
+ * will not be: @context may go.  A call that has begun is waited for.
+ */
+BASE_MUST_CHECK int base_io_call_within(struct base_io_loop *loop, uint32_t timeout_ms,
+					void (*call)(void *context), void *context);
+
+/**
  * base_io_wait - wait until *@done, which something that runs on the loop sets (on the
  * loop's thread, with base_io_done()).
  * On the owner of a loop that was not started this pumps the loop; on any other thread it

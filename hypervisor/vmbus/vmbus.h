@@ -60,7 +60,8 @@ struct vmbus_status {
 void vmbus_status(struct vmbus *bus, struct vmbus_status *ret_status);
 
 /* For people: connection, each channel with its ring indices, masks and counters, GPADLs.  What
- * one looks at when a guest has stalled.  Any thread but a device's loop. */
+ * one looks at when a guest has stalled.  A loop that is stuck is said to be, and the rest shown.
+ * Any thread but a device's loop. */
 void vmbus_dump(struct vmbus *bus, FILE *out);
 
 #endif

@@ -2,9 +2,12 @@
 /*
  * What one looks at when a guest has stalled: vmbus_dump() of vmbus.h.
  */
+#include <errno.h>
 #include <inttypes.h>
 
 #include "hypervisor/vmbus/vmbus_priv.h"
+
+#define LOOP_WAIT_MS 2000u /* a loop that is not stuck takes far below one */
 
 struct dump {
 	struct vmbus *bus;
@@ -80,19 +83,35 @@ static void dump_bus(void *context)
 		atomic_load(&bus->interrupt_count), atomic_load(&bus->refused_count));
 }
 
+/* A loop that is stuck is perhaps why we are asked: then the rest has to be shown. */
+static void look(struct base_io_loop *loop, void (*call)(void *context), struct dump *dump,
+		 const char *what)
+{
+	int r = base_io_call_within(loop, LOOP_WAIT_MS, call, dump);
+
+	if (r == -ETIMEDOUT)
+		fprintf(dump->out, "%s: STUCK: its I/O loop does nothing for %u ms\n", what,
+			LOOP_WAIT_MS);
+	else if (r < 0)
+		fprintf(dump->out, "%s: no memory\n", what);
+}
+
 void vmbus_dump(struct vmbus *bus, FILE *out)
 {
 	struct dump dump = { .bus = bus, .out = out };
 	uint32_t count = 0;
 
-	base_io_call(bus->loop, dump_bus, &dump);
+	look(bus->loop, dump_bus, &dump, "vmbus");
 	{
 		BASE_LOCKED(&bus->lock);
 
 		count = bus->loop_count;
 	}
 	for (uint32_t i = 0; i < count; i++) {
+		char name[32];
+
+		(void)snprintf(name, sizeof(name), "channels of loop %" PRIu32, i);
 		dump.loop = bus->loops[i];
-		base_io_call(dump.loop, dump_loop, &dump);
+		look(dump.loop, dump_loop, &dump, name);
 	}
 }

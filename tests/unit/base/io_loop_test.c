@@ -11,6 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/thread.h"
 #include "tests/support/alloc_fail.h"
 
@@ -210,6 +211,83 @@ Test(io_loop, a_call_runs_on_the_owner)
 		base_io_loop_free(look.loop);
 		look.count = 0;
 	}
+}
+
+struct gate {
+	_Atomic bool is_open;
+	_Atomic bool is_reached;
+};
+
+static void wait_at_gate(void *context)
+{
+	struct gate *gate = context;
+
+	atomic_store(&gate->is_reached, true);
+	while (!atomic_load(&gate->is_open))
+		base_sleep_ns(BASE_NS_PER_MS);
+}
+
+static void *stand_at_gate(void *context)
+{
+	void **both = context;
+
+	base_io_call(both[0], wait_at_gate, both[1]);
+	return NULL;
+}
+
+static void must_not_run(void *context)
+{
+	(void)context;
+	cr_assert_fail("called after its caller gave up");
+}
+
+/* A stuck loop, and later a free one: what was given up is never called. */
+Test(io_loop, a_bounded_call_gives_up)
+{
+	struct gate gate = { .is_open = false };
+	struct base_io_loop *loop = loop_of(NULL);
+	void *both[] = { loop, &gate };
+	struct look look = { .loop = loop };
+	pthread_t thread;
+
+	cr_assert_eq(base_io_loop_start(loop, "io", NULL), 0);
+	cr_assert_eq(base_thread_start(&thread, "stuck", stand_at_gate, both, NULL), 0);
+	while (!atomic_load(&gate.is_reached))
+		base_sleep_ns(BASE_NS_PER_MS);
+	cr_assert_eq(base_io_call_within(loop, 20, must_not_run, NULL), -ETIMEDOUT);
+	alloc_fail_at(0);
+	cr_assert_eq(base_io_call_within(loop, 20, must_not_run, NULL), -ENOMEM);
+	cr_assert(alloc_fail_done());
+	atomic_store(&gate.is_open, true);
+	base_thread_join(thread);
+	cr_assert_eq(base_io_call_within(loop, 60000, look_who, &look), 0);
+	cr_assert(look.owner && look.count == 1);
+	base_io_loop_free(loop);
+}
+
+static void take_long(void *context)
+{
+	uint32_t *count = context;
+
+	base_sleep_ns(20 * BASE_NS_PER_MS);
+	(*count)++;
+}
+
+/* It uses what its caller lent it: told to be over only when it is. */
+Test(io_loop, a_bounded_call_that_has_begun_is_waited_for)
+{
+	struct base_io_loop *loop = loop_of(NULL);
+	uint32_t count = 0;
+	int code = -ETIMEDOUT;
+
+	cr_assert_eq(base_io_call_within(loop, 0, take_long, &count), 0, "the owner's own");
+	cr_assert_eq(count, 1);
+	cr_assert_eq(base_io_loop_start(loop, "io", NULL), 0);
+	while (code == -ETIMEDOUT) /* before it began: then it never does */
+		code = base_io_call_within(loop, 5, take_long, &count);
+	cr_assert_eq(code, 0);
+	cr_assert_eq(count, 2);
+	base_io_loop_free(loop);
 }
 
 static void count_down(struct base_io_task *task)

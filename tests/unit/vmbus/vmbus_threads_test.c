@@ -351,3 +351,57 @@ Test(vmbus_threads, any_message_races_with_saves, .timeout = 120)
 	vmbus_channel_free(channel);
 	end(&world);
 }
+
+/* --- dumps --- */
+
+struct stuck {
+	struct base_io_task task; /* first */
+	atomic_bool is_free;
+};
+
+static void hang(struct base_io_task *task)
+{
+	struct stuck *stuck = (struct stuck *)task;
+
+	while (!atomic_load(&stuck->is_free))
+		base_sleep_ns(BASE_NS_PER_MS);
+}
+
+static char *dump(struct world *world)
+{
+	char *text = NULL;
+	size_t size_bytes = 0;
+	FILE *out = open_memstream(&text, &size_bytes);
+
+	cr_assert_not_null(out);
+	vmbus_dump(world->bus, out);
+	cr_assert_eq(fclose(out), 0);
+	return text;
+}
+
+/* A dump is for when something is stuck: it must not be stuck itself. */
+Test(vmbus_threads, a_dump_does_not_wait_for_a_stuck_loop, .timeout = 120)
+{
+	struct stuck stuck = { .task = { .run = hang } };
+	struct world world = { .bus = NULL };
+	struct vmbus_channel *channel;
+	char *text;
+
+	begin(&world);
+	channel = offer(&world);
+	open_all(&world);
+	settle(&world);
+	base_io_post(world.channel_loop, &stuck.task);
+	text = dump(&world);
+	cr_assert_not_null(strstr(text, "vmbus: connected=1"), "%s", text);
+	cr_assert_not_null(strstr(text, ": STUCK: "), "%s", text);
+	cr_assert_null(strstr(text, "race"), "%s", text);
+	free(text);
+	atomic_store(&stuck.is_free, true);
+	text = dump(&world);
+	cr_assert_not_null(strstr(text, "relid=1 race "), "%s", text);
+	cr_assert_null(strstr(text, "STUCK"), "%s", text);
+	free(text);
+	vmbus_channel_free(channel);
+	end(&world);
+}
