@@ -364,6 +364,12 @@ static int opened(void *device, struct vmbus_channel *bus,
 	return 0;
 }
 
+bool storvsp_channel_is_lost(const struct storvsp_channel *channel)
+{
+	return atomic_load(&channel->offer_state) == STORVSP_OFFERED &&
+	       vmbus_channel_is_broken(channel->offer);
+}
+
 static void mark_list(const struct storvsp_list *list, uint32_t lun)
 {
 	for (struct storvsp_request *at = list->head; at != NULL; at = at->next) {
@@ -434,7 +440,7 @@ static void close_give_back(struct storvsp_channel *channel)
 	}
 }
 
-static void retract_subs(struct storvsp *storvsp)
+void storvsp_channel_retract_subs(struct storvsp *storvsp)
 {
 	atomic_store(&storvsp->protocol, STORVSP_IDLE);
 	atomic_store(&storvsp->sub_count, 0);
@@ -457,7 +463,7 @@ static void closing(void *device, struct vmbus_channel *bus)
 	channel->state = STORVSP_CLOSING;
 	storvsp_channel_drop(channel);
 	if (channel->index == 0)
-		retract_subs(channel->storvsp);
+		storvsp_channel_retract_subs(channel->storvsp);
 	if (channel->at_disk > 0) {
 		close_give_back(channel);
 #ifdef GODWIT_MUTANT_STORVSP_CLOSE_WAIT

@@ -221,6 +221,10 @@ int storvsp_channel_memory(struct storvsp_channel *channel);
 /* Put the answer into the ring, or into the queue for it; and the request is over. */
 void storvsp_channel_answer(struct storvsp_request *request);
 void storvsp_channel_release(struct storvsp_request *request); /* over, without an answer */
+/* Its rings were malformed when it was to be taken up after a restore. */
+bool storvsp_channel_is_lost(const struct storvsp_channel *channel);
+/* The sub-channels go with the primary one. */
+void storvsp_channel_retract_subs(struct storvsp *storvsp);
 /* What waits of @lun is for a unit that is not there any more. */
 void storvsp_channel_gone(struct storvsp_channel *channel, uint32_t lun);
 /* Nothing of a closing channel is at a disk any more. */

@@ -191,8 +191,15 @@ static void take_up(void *context)
 	channel->state = STORVSP_OPEN;
 }
 
+static void retract_subs(void *context)
+{
+	storvsp_channel_retract_subs(context);
+}
+
 static int loaded_locked(struct storvsp *storvsp, struct base_error *err)
 {
+	int rc = 0;
+
 	if (storvsp->saved == NULL)
 		return 0;
 	for (uint32_t i = 0; i <= storvsp->sub_max; i++) {
@@ -202,7 +209,10 @@ static int loaded_locked(struct storvsp *storvsp, struct base_error *err)
 		if (up.result != 0)
 			return base_fail(err, up.result, "memory of channel %u", i);
 	}
-	return storvsp_state_apply_requests(storvsp, err);
+	rc = storvsp_state_apply_requests(storvsp, err);
+	if (storvsp_channel_is_lost(&storvsp->channels[0]))
+		base_io_call(storvsp->shards[0].loop, retract_subs, storvsp);
+	return rc;
 }
 
 static int loaded(void *service, struct base_error *err)

@@ -85,7 +85,8 @@ int storvsp_state_save(struct storvsp *storvsp, struct base_buffer *out, struct 
 		if ((luns >> i & 1) != 0)
 			save_unit(storvsp, i, out);
 	}
-	for (uint32_t i = 0; i <= storvsp->sub_max; i++) {
+	/* Others are on their way out with the primary one that has closed. */
+	for (uint32_t i = 0; i <= atomic_load(&storvsp->sub_count); i++) {
 		struct saving saving = { .channel = &storvsp->channels[i], .out = out };
 
 		base_io_call(saving.channel->shard->loop, save_channel, &saving);
@@ -114,7 +115,7 @@ static int head_read(const struct storvsp *storvsp, struct base_reader *in, stru
 		return base_fail(err, -EBADMSG, "state is cut off");
 	if (head.protocol >= STORVSP_PROTOCOLS || head.version > UINT16_MAX ||
 	    head.tell > (STORVSP_TELL_REMOVE | STORVSP_TELL_ENUMERATE) ||
-	    (head.sub_count > 0 && head.protocol != STORVSP_READY))
+	    (head.sub_count > 0 && head.protocol == STORVSP_IDLE)) /* a guest may begin again */
 		return base_fail(err, -EBADMSG, "protocol state %u, version 0x%x, %u sub-channels",
 				 head.protocol, head.version, head.sub_count);
 	if (head.sub_count > storvsp->sub_max)
@@ -314,6 +315,20 @@ struct taking {
 	int result;
 };
 
+/* A guest that broke its rings has lost its channel, and what it asked for there. */
+static void drop_request(struct taking *taking)
+{
+	struct storvsp_request *scratch = calloc(1, sizeof(*scratch));
+	uint32_t index = 0;
+
+	if (scratch == NULL)
+		taking->result = base_fail(taking->err, -ENOMEM, "state");
+	else
+		taking->result = request_read(taking->storvsp, taking->kind, taking->in, scratch,
+					      &index, taking->err);
+	free(scratch);
+}
+
 static void take_request(void *context)
 {
 	struct taking *taking = context;
@@ -323,6 +338,10 @@ static void take_request(void *context)
 
 	if (channel->state == STORVSP_OPEN)
 		request = storvsp_list_take(&channel->unused);
+	if (channel->state != STORVSP_OPEN && storvsp_channel_is_lost(channel)) {
+		drop_request(taking);
+		return;
+	}
 	if (request == NULL) {
 		taking->result =
 			base_fail(taking->err, -EBADMSG,

@@ -337,6 +337,7 @@ static int list_channel(struct vmbus *bus, const struct vmbus_offer *offer,
 		/* Its loop does not know it yet. */
 		if (bus->memory_back && vmbus_channel_start(saved) < 0) {
 			saved->state = CHANNEL_OFFERED;
+			saved->broken = true;
 			vmbus_gpadl_unref(base_take(&saved->ring_gpadl));
 		}
 	}

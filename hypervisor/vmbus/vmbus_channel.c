@@ -327,6 +327,11 @@ bool vmbus_channel_is_open(const struct vmbus_channel *channel)
 	return atomic_load(&channel->is_open);
 }
 
+bool vmbus_channel_is_broken(const struct vmbus_channel *channel)
+{
+	return channel->broken;
+}
+
 uint16_t vmbus_channel_sub_index(const struct vmbus_channel *channel)
 {
 	return channel->sub_index;

@@ -84,8 +84,11 @@ void vmbus_channel_free(struct vmbus_channel *channel);
 
 /* From the device, once, in or after closing(). */
 void vmbus_channel_closed(struct vmbus_channel *channel);
+/* In the device's loaded() too: whether it was taken up open. */
 bool vmbus_channel_is_open(const struct vmbus_channel *channel);
-/* After a restore: whether this channel was taken up open (valid in the device's loaded()). */
+/* Its ring broke, and it has not been opened again.  In the device's loaded(): it was open when it
+ * was saved, and what the guest left of its rings cannot be taken up. */
+bool vmbus_channel_is_broken(const struct vmbus_channel *channel);
 uint16_t vmbus_channel_sub_index(const struct vmbus_channel *channel);
 struct base_io_loop *vmbus_channel_loop(const struct vmbus_channel *channel);
 /* Call ready() again soon (fairness: a device that stops before the ring is empty). */

@@ -592,6 +592,7 @@ static int loaded(void *service, struct base_error *err)
 			 "vm=%s channel=%s relid=%" PRIu32 " why=\"saved rings: error %d\"",
 			 bus->vm_name, channel->name, channel->relid, -channel->open_code);
 		channel->state = CHANNEL_OFFERED;
+		channel->broken = true;
 		vmbus_gpadl_unref(base_take(&channel->ring_gpadl));
 	}
 	BASE_LOCKED(&bus->lock);

@@ -45,7 +45,8 @@ struct vmbus_channel {
 
 static struct vmbus_channel *fake_channels[FAKE_CHANNELS];
 static bool fake_quiesced;
-static bool fake_loading_open; /* what is offered is taken up open */
+static bool fake_loading_open;   /* what is offered is taken up open */
+static bool fake_loading_broken; /* or would be, but for its rings */
 
 static inline void fake_again(struct base_io_task *task)
 {
@@ -69,7 +70,8 @@ int vmbus_offer(struct vmbus *bus, const struct vmbus_offer *offer,
 		return base_fail(err, -ENOMEM, "channel");
 	channel->offer = *offer;
 	channel->offered = true;
-	channel->open = fake_loading_open;
+	channel->open = fake_loading_open && !fake_loading_broken;
+	channel->broken = fake_loading_broken;
 	channel->room = UINT32_MAX;
 	base_assert(fake_channels[offer->sub_index] == NULL);
 	fake_channels[offer->sub_index] = channel;
@@ -109,6 +111,11 @@ void vmbus_channel_closed(struct vmbus_channel *channel)
 {
 	base_assert(!channel->closed_called);
 	channel->closed_called = true;
+}
+
+bool vmbus_channel_is_broken(const struct vmbus_channel *channel)
+{
+	return channel->broken;
 }
 
 bool vmbus_channel_is_open(const struct vmbus_channel *channel)

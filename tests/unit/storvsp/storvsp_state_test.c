@@ -27,6 +27,8 @@ static void save(struct base_buffer *out)
 	cr_assert_eq(storvsp_service_ops.save(rig.storvsp, 0, out, NULL), 0);
 }
 
+static bool fake_not_open;
+
 /* The controller goes, another one is loaded; the bus opens what was open. */
 static int restore(const struct base_buffer *saved, struct base_error *err)
 {
@@ -34,7 +36,7 @@ static int restore(const struct base_buffer *saved, struct base_error *err)
 	int rc = 0;
 
 	storvsp_free(rig.storvsp);
-	fake_loading_open = true;
+	fake_loading_open = !fake_not_open;
 	rig_controller();
 	rig_attach(0, rig.disk);
 	base_assert(storvsp_service_ops.quiesce(rig.storvsp, NULL) == 0);
@@ -111,6 +113,86 @@ Test(storvsp_state, a_unit_the_guest_takes_for_another_stays_so_over_a_restore)
 	while (rig_told() != 0)
 		continue;
 	cr_assert_eq(rig_do(0, cdb_ready, 0, 0).srb_status, 0x20);
+	base_buffer_fini(&saved);
+}
+
+/* Whatever a guest does, what is saved of it can be loaded: else it could keep itself from being
+ * moved. */
+Test(storvsp_state, a_guest_that_begins_again_can_be_restored)
+{
+	struct base_buffer saved = { .size_bytes = 0 };
+
+	rig_start();
+	cr_assert_eq(rig_message(13, 2), 0);
+	cr_assert_eq(rig_message(7, 0), 0);
+	rig_quiesce();
+	save(&saved);
+	cr_assert_eq(restore(&saved, NULL), 0);
+	cr_assert_not_null(fake_channels[2]);
+	rig_resume();
+	cr_assert_eq(rig_message(9, 0x0602), 0);
+	base_buffer_fini(&saved);
+}
+
+/* The primary channel breaks when its last answers find a ring that is none; a request of a
+ * sub-channel is parked, and that has not closed yet. */
+Test(storvsp_state, a_primary_channel_that_breaks_in_a_save_can_be_restored)
+{
+	struct base_buffer saved = { .size_bytes = 0 };
+	struct vmbus_channel *primary = rig.channel;
+
+	rig_start();
+	cr_assert_eq(rig_message(13, 1), 0);
+	fake_open(fake_channels[1]);
+	full();
+	rig.channel = fake_channels[1];
+	(void)rig_io(true, 0, 0x200000, 8192);
+	rig_settle();
+	rig_quiesce();
+	fake_close(primary);
+	save(&saved);
+	fake_close(fake_channels[1]);
+	fake_let_go();
+	rig.channel = primary;
+	cr_assert_eq(restore(&saved, NULL), 0);
+	heal();
+	base_buffer_fini(&saved);
+}
+
+/* The guest wrote nonsense into its rings just before the save. */
+Test(storvsp_state, channels_whose_rings_broke_are_lost_and_no_more)
+{
+	struct base_buffer saved = { .size_bytes = 0 };
+
+	rig_start();
+	cr_assert_eq(rig_message(13, 1), 0);
+	full();
+	(void)rig_io(true, 0, 0x200000, 8192);
+	(void)rig_io(true, 8192, 0x200004, 8192);
+	rig_settle();
+	rig_quiesce();
+	save(&saved);
+	heal();
+	fake_loading_broken = true;
+	cr_assert_eq(restore(&saved, NULL), 0);
+	fake_loading_broken = false;
+	rig_resume();
+	cr_assert(fake_channels[1]->retracted);
+	fake_let_go();
+	rig_start();
+	cr_assert_eq(rig_message(13, 1), 0);
+	base_buffer_fini(&saved);
+	/* A state that says so of a channel that was not open is none. */
+	saved = (struct base_buffer){ .size_bytes = 0 };
+	full();
+	(void)rig_io(true, 0, 0x200000, 8192);
+	rig_settle();
+	rig_quiesce();
+	save(&saved);
+	heal();
+	fake_not_open = true;
+	cr_assert_eq(restore(&saved, NULL), -EBADMSG);
+	fake_not_open = false;
 	base_buffer_fini(&saved);
 }
 
