@@ -218,8 +218,8 @@ def save_under_load(vm, checks, disk):
         checks.that("debian-load-verified", end[1] == b"0", f"{end[0]!r}")
         again.console.sendall(b"\n")
         again.expect(rb"# ", COMMAND_SECONDS)
-        text = again.shell("date +%s")[1]
-        off = int(text.split()[-1]) - time.time()
+        text = again.shell("date +now=%s")[1]
+        off = int(text.split("now=")[-1].split()[0]) - time.time()
         checks.that("debian-clock-after-restore", abs(off) < 3, f"{off} s off")
         status, text = again.shell(f"ping -c 3 -i 0.3 {HOST}")
         checks.that("debian-ping-after-restore", status == 0, text)
