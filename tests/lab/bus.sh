@@ -19,7 +19,7 @@ if [[ -z ${LAB_NODE:-} ]]; then
 		echo "skipped: no godwit-vm at '$GODWIT_VM' (GODWIT_VM)"
 		exit 77
 	fi
-	exec "$LAB" run --mem 1536 --smp 2 --lans 0 --module kvm_amd --module tun --module bridge \
+	exec "$LAB" run --mem 1536 --smp 1 --lans 0 --module kvm_amd --module tun --module bridge \
 		--timeout $((300 + boots * 300)) --env GODWIT_VM --env GODWIT -- "$LAB_TESTS/bus.sh" "$boots"
 fi
 

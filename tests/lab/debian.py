@@ -286,7 +286,8 @@ def second_guests(checks):
     vm = Debian("installer", "--disk", overlay("installer"), *nic_args(), "--kernel",
                 os.path.join(IMAGE, "installer-kernel"), "--initrd",
                 os.path.join(IMAGE, "installer-initrd"), "--cmdline",
-                "console=ttyS0 quiet mitigations=off nokaslr random.trust_cpu=on DEBIAN_FRONTEND=text")
+                "console=ttyS0 quiet mitigations=off nokaslr random.trust_cpu=on DEBIAN_FRONTEND=text",
+                memory="768M")
     try:
         vm.expect(rb"Select a language|Choose the language", LOGIN_SECONDS)
         checks.that("debian-installer-first-screen", True)
