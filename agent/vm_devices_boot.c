@@ -48,6 +48,7 @@ int vm_devices_find_kernel(struct vm_devices *devices, struct bootdisk_entry *re
 	disk_geometry(disk->disk, &geometry);
 	source.size_bytes = geometry.size_bytes;
 	source.sector_bytes = geometry.logical_sector_bytes;
+	source.file_bytes_max = devices->config->memory_bytes;
 	/* A store that is gone must not hold the thread that changes the machine: its reads fail
 	 * instead of waiting.  No request of the guest's is under way. */
 	disk_give_back(disk->disk);

@@ -23,6 +23,10 @@
 struct bootdisk_source {
 	uint64_t size_bytes;
 	uint32_t sector_bytes;
+	/* Of the kernel and of all initial ramdisks together, where HV_KERNEL_BYTES_MAX and so on
+	 * are more; 0: no less than these.  What does not fit into the guest need not be held for
+	 * it. */
+	uint64_t file_bytes_max;
 	int (*read)(void *context, uint64_t offset, void *to, size_t size_bytes,
 		    struct base_error *err);
 	void *context;
@@ -40,7 +44,7 @@ struct bootdisk_entry {
 };
 
 /* -ENOENT nothing bootable (the text says what was looked at and what each lacked); -EBADMSG the
- * disk or its file systems are damaged; -EFBIG beyond HV_KERNEL_BYTES_MAX and so on; -EIO. */
+ * disk or its file systems are damaged; -EFBIG beyond the limits of a file; -EIO. */
 BASE_MUST_CHECK int bootdisk_find(const struct bootdisk_source *source,
 				  struct bootdisk_entry *ret_entry, struct base_error *err);
 

@@ -103,10 +103,11 @@ int bootdisk_choice_load(struct bootdisk_disk *disk, const struct bootdisk_choic
 	BASE_CLOSE int initrd = -1;
 	int rc;
 
-	rc = load(disk, &choice->kernel, 1, HV_KERNEL_BYTES_MAX, &kernel, err);
+	rc = load(disk, &choice->kernel, 1, bootdisk_most(disk->io.source, HV_KERNEL_BYTES_MAX),
+		  &kernel, err);
 	if (rc == 0 && choice->initrd_count > 0)
-		rc = load(disk, choice->initrd, choice->initrd_count, HV_INITRD_BYTES_MAX, &initrd,
-			  err);
+		rc = load(disk, choice->initrd, choice->initrd_count,
+			  bootdisk_most(disk->io.source, HV_INITRD_BYTES_MAX), &initrd, err);
 	if (rc < 0)
 		return rc;
 	memset(ret_entry, 0, sizeof(*ret_entry));

@@ -109,13 +109,14 @@ static _Noreturn void child_run(int socket_fd, const struct reader_order *order)
 	struct child *child = calloc(1, sizeof(*child));
 	struct bootdisk_source source = { .size_bytes = order->size_bytes,
 					  .sector_bytes = order->sector_bytes,
+					  .file_bytes_max = order->file_bytes_max,
 					  .read = child_read,
 					  .context = child };
 	struct base_error err = { 0 };
 	int fds[READER_FDS];
 	size_t count = 0;
 
-	if (child == NULL || bootdisk_lock_down() < 0)
+	if (child == NULL || bootdisk_lock_down(bootdisk_most(&source, HV_INITRD_BYTES_MAX)) < 0)
 		_exit(1);
 	child->socket_fd = socket_fd;
 	child->message.entry.kernel_fd = -1;

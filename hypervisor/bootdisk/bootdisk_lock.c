@@ -24,12 +24,12 @@
 #define LOCK_SANITIZED 0
 #endif
 
-static int limits(void)
+static int limits(uint64_t file_bytes_max)
 {
 	struct rlimit none = { 0, 0 };
 	struct rlimit cpu = { LOCK_CPU_SECONDS, LOCK_CPU_SECONDS };
 	struct rlimit memory = { LOCK_MEMORY_BYTES, LOCK_MEMORY_BYTES };
-	struct rlimit file = { HV_INITRD_BYTES_MAX, HV_INITRD_BYTES_MAX };
+	struct rlimit file = { file_bytes_max, file_bytes_max };
 	struct rlimit files = { LOCK_FILES, LOCK_FILES };
 
 	if (setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_CPU, &cpu) < 0 ||
@@ -73,14 +73,14 @@ static int rules(scmp_filter_ctx filter)
 	return rc;
 }
 
-int bootdisk_lock_down(void)
+int bootdisk_lock_down(uint64_t file_bytes_max)
 {
 	scmp_filter_ctx filter;
 	int rc;
 
 	if (prctl(PR_SET_DUMPABLE, 0) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
-	rc = limits();
+	rc = limits(file_bytes_max);
 	if (rc < 0)
 		return rc;
 	filter = seccomp_init(SCMP_ACT_KILL_PROCESS);

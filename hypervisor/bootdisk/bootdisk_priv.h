@@ -26,6 +26,14 @@
 #define BOOTDISK_LINE_BYTES 65536u /* one line of the read cache */
 #define BOOTDISK_LINES      32u
 
+/* @limit, or what the source allows where that is less. */
+static inline uint64_t bootdisk_most(const struct bootdisk_source *source, uint64_t limit)
+{
+	return source->file_bytes_max != 0 && source->file_bytes_max < limit
+		       ? source->file_bytes_max
+		       : limit;
+}
+
 /* The disk as bytes, through a small cache. */
 struct bootdisk_io {
 	const struct bootdisk_source *source;

@@ -127,12 +127,14 @@ static int take_entry(struct request *request, struct bootdisk_entry *ret_entry,
 		      struct base_error *err)
 {
 	const struct bootdisk_entry *entry = &request->message.entry;
+	const uint64_t kernel_most = bootdisk_most(request->source, HV_KERNEL_BYTES_MAX);
+	const uint64_t initrd_most = bootdisk_most(request->source, HV_INITRD_BYTES_MAX);
 
 	if (request->message.code < 0)
 		return take_failure(&request->message, err);
-	if (request->fds[0] < 0 || !is_sealed(request->fds[0], HV_KERNEL_BYTES_MAX))
+	if (request->fds[0] < 0 || !is_sealed(request->fds[0], kernel_most))
 		return base_fail(err, -EBADMSG, "boot disk: kernel empty, too large or not sealed");
-	if (request->fds[1] >= 0 && !is_sealed(request->fds[1], HV_INITRD_BYTES_MAX))
+	if (request->fds[1] >= 0 && !is_sealed(request->fds[1], initrd_most))
 		return base_fail(err, -EBADMSG, "boot disk: initrd empty, too large or not sealed");
 	if (!is_text(entry->kernel_name, sizeof(entry->kernel_name)) ||
 	    !is_text(entry->initrd_name, sizeof(entry->initrd_name)) ||
@@ -198,6 +200,7 @@ int bootdisk_reader_find(struct bootdisk_reader *reader, const struct bootdisk_s
 			 struct bootdisk_entry *ret_entry, struct base_error *err)
 {
 	struct reader_order order = { .size_bytes = source->size_bytes,
+				      .file_bytes_max = source->file_bytes_max,
 				      .sector_bytes = source->sector_bytes };
 	BASE_FREE struct request *request = calloc(1, sizeof(*request));
 	BASE_CLOSE int mine = -1;

@@ -21,6 +21,7 @@ enum reader_kind {
 /* To the helper, with the child's end of a socket. */
 struct reader_order {
 	uint64_t size_bytes;
+	uint64_t file_bytes_max;
 	uint32_t sector_bytes;
 	uint32_t reserved;
 };
@@ -48,8 +49,9 @@ struct reader_data {
 ssize_t reader_send(int socket_fd, const void *data, size_t bytes, const int *fds, size_t fd_count);
 ssize_t reader_receive(int socket_fd, void *data, size_t bytes, int fds[READER_FDS]);
 
-/* Everything that is not needed to read a disk through @socket_fd is given up for ever. */
-BASE_MUST_CHECK int bootdisk_lock_down(void);
+/* Everything that is not needed to read a disk through a socket is given up for ever.  No file
+ * grows beyond @file_bytes_max. */
+BASE_MUST_CHECK int bootdisk_lock_down(uint64_t file_bytes_max);
 /* The helper: never returns. */
 _Noreturn void reader_helper(int socket_fd);
 

@@ -21,6 +21,7 @@
 
 static struct disk_lab lab;
 static struct vm_disk disks[2];
+static struct vm_config machine = { .memory_bytes = 1 << 20 };
 static struct vm_devices devices;
 _Alignas(4096) static uint8_t image[DISK_BYTES];
 
@@ -76,6 +77,7 @@ static void setup(void)
 {
 	struct base_error err = { 0 };
 
+	devices.config = &machine;
 	cr_assert_eq(bootdisk_reader_start(&devices.options.boot_reader, &err), 0, "%s", err.text);
 	disk_lab_init(&lab);
 }
@@ -121,6 +123,15 @@ Test(vm_devices_boot, the_lowest_lun_counts)
 	put_disk(add_disk(0, 3, "a.img"), "linux /k\n", "third");
 	put_disk(add_disk(1, 1, "b.img"), "linux /k\n", "first");
 	cr_expect_eq(find("first", "BOOT_IMAGE=/k"), 0);
+}
+
+Test(vm_devices_boot, no_file_is_larger_than_the_guests_memory)
+{
+	put_disk(add_disk(0, 0, "a.img"), "linux /k\n", "kernel");
+	machine.memory_bytes = 6;
+	cr_expect_eq(find("kernel", "BOOT_IMAGE=/k"), 0);
+	machine.memory_bytes = 5;
+	cr_expect_eq(find("kernel", "BOOT_IMAGE=/k"), -EFBIG);
 }
 
 Test(vm_devices_boot, nothing_to_boot)

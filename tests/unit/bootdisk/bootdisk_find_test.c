@@ -290,6 +290,12 @@ Test(bootdisk_reader, finds_the_same_twice_and_passes_errors_on)
 	cr_assert_str_eq(entry.title, "a???");
 	cr_assert_str_eq(entry.cmdline, "BOOT_IMAGE=/k \xe9");
 	drop(&entry);
+	make_disk(TWO);
+	broken.file_bytes_max = sizeof(IMAGE_BYTES) - 1; /* the guest's memory */
+	cr_assert_eq(bootdisk_reader_find(reader, &broken, &entry, &err), 0, "%s", err.text);
+	drop(&entry);
+	broken.file_bytes_max--;
+	cr_assert_eq(bootdisk_reader_find(reader, &broken, &entry, &err), -EFBIG);
 	broken.read = read_fails;
 	cr_assert_eq(bootdisk_reader_find(reader, &broken, &entry, &err), -EIO);
 	memset(disk, 0, sizeof(disk));
