@@ -127,8 +127,11 @@ static int set_up(const struct vm_nic_config *nic, const char *name, struct base
 /* What a parent opened: of the right kind, and set as we need it. */
 static int adopt(int fd, char name[VM_INTERFACE_BYTES], struct base_error *err)
 {
-	struct ifreq request;
+	struct ifreq request = { .ifr_flags = IFF_ATTACH_QUEUE };
 
+	/* A worker before us may have left it out, for a guest with fewer queues: then the kernel
+	 * does not know it.  Fails where it takes part already. */
+	(void)ioctl(fd, TUNSETQUEUE, &request);
 	memset(&request, 0, sizeof(request));
 	if (ioctl(fd, TUNGETIFF, &request) < 0)
 		return base_fail(err, -EINVAL,
