@@ -92,6 +92,7 @@ static void received(const uint8_t *bytes, uint32_t size_bytes)
 	if (frame == NULL)
 		return;
 	memcpy(frame, bytes + NETVSP_VNET_BYTES, size_bytes - NETVSP_VNET_BYTES);
+	(void)netvsp_rx_wanted(frame, size_bytes - NETVSP_VNET_BYTES, bytes[1], mac);
 	(void)netvsp_rx_plan(bytes, frame, size_bytes - NETVSP_VNET_BYTES, &receive);
 	free(frame);
 }

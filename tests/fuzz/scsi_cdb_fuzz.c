@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * SCSI commands: whatever the CDB, the unit and the parameters are, the plan stays inside the
- * disk, the guest's buffer and the data buffer.
- * Input: 16 bytes CDB, unit flags, attention, log of the size, le32 bytes of transfer, and the
- * parameters.
+ * disk, the guest's buffer and the data buffer; and how the I/O then ends becomes an answer.
+ * Input: 16 bytes CDB, unit flags, attention (upper half: how I/O ends), log of the size, le32
+ * bytes of transfer, and the parameters.
  */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,6 +26,29 @@ static void need(bool condition)
 static void inside(const struct scsi_unit *unit, uint64_t offset, uint64_t length)
 {
 	need(offset <= unit->size_bytes && length <= unit->size_bytes - offset);
+}
+
+/* The plan's I/O has ended with one of what disks give: a final answer without data. */
+static void end_with(struct scsi_plan *plan, uint8_t which)
+{
+	static const int results[] = { 0,       -EIO,       -EOPNOTSUPP, -EINVAL, -EROFS,  -ENOSPC,
+				       -ENODEV, -ETIMEDOUT, -ECANCELED,  -ENOMEM, -EBADMSG };
+	uint8_t sense[SCSI_SENSE_BYTES];
+
+	scsi_result(plan, results[which % (sizeof(results) / sizeof(results[0]))]);
+	need(plan->action == SCSI_ANSWER && plan->data_bytes == 0);
+	need((plan->status == SCSI_CHECK_CONDITION) == (plan->sense.key != SCSI_KEY_NONE));
+	scsi_sense_encode(&plan->sense, sense);
+	need(sense[2] == plan->sense.key && sense[7] == SCSI_SENSE_BYTES - 8);
+}
+
+/* The same command for a LUN that is not there. */
+static void absent(const struct scsi_command *command, struct scsi_plan *plan)
+{
+	if (!scsi_plan_absent(command, UINT64_MAX, plan))
+		return;
+	need(plan->action == SCSI_ANSWER);
+	need(plan->data_bytes <= command->transfer_bytes && plan->data_bytes <= SCSI_DATA_BYTES);
 }
 
 static void check(const struct scsi_unit *unit, const struct scsi_command *command,
@@ -102,6 +126,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t size)
 		scsi_plan_parameters(&unit, &command, &plan);
 	}
 	check(&unit, &command, &plan);
+	need(scsi_name(command.cdb[0])[0] != '\0');
+	if (plan.action != SCSI_ANSWER)
+		end_with(&plan, input[17] >> 4);
+	absent(&command, &plan);
 	free(plan.data);
 	return 0;
 }
