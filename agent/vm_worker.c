@@ -237,7 +237,7 @@ static void stop_devices(struct vm_worker *worker)
 		return;
 	if (!vm_worker_may_act(worker))
 		abandon(worker);
-	(void)!hv_machine_quiesce(worker->machine, HV_HOLD_USER, NULL);
+	hv_machine_end(worker->machine); /* also when it has stopped, and when a disk is stalled */
 	if (vm_devices_stop(worker->devices, &err) == 0)
 		return;
 	base_log(BASE_LOG_ERR, "vm.disks-not-closed", "vm=%s why=%s", worker->config->name,

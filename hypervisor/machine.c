@@ -248,8 +248,7 @@ int hv_machine_new(const struct hv_machine_config *config, const struct hv_machi
 	return 0;
 }
 
-/* safety: the services' loops run on, and what they write to and signal is freed next. */
-static void end_services(struct hv_machine *machine)
+void hv_machine_end(struct hv_machine *machine)
 {
 	BASE_LOCKED(&machine->change_lock);
 
@@ -261,8 +260,9 @@ void hv_machine_free(struct hv_machine *machine)
 {
 	if (machine == NULL)
 		return;
+	/* safety: the services' loops run on, and what they write to and signal is freed next. */
 	if (machine->service_count > 0)
-		end_services(machine);
+		hv_machine_end(machine);
 	hv_machine_hyperv_free(machine);
 	hv_test_page_free(machine->test_page);
 	hv_platform_free(machine->platform);

@@ -92,8 +92,12 @@ BASE_MUST_CHECK int hv_machine_new(const struct hv_machine_config *config,
 				   const struct hv_machine_fds *fds,
 				   const struct hv_machine_ops *ops, void *context,
 				   struct hv_machine **ret_machine, struct base_error *err);
-/* Holds the vCPUs, quiesces all services for good (one's -EAGAIN changes nothing for the others)
- * and ends the vCPU threads.  The services are freed after it.  NULL is fine. */
+/* Holds the vCPUs for good (HV_HOLD_STOPPED) and quiesces all services for good, whatever state the
+ * machine is in; one's -EAGAIN changes nothing for the others.  From then on no device has a
+ * request of the guest's under way, but for one that said -EAGAIN: what they use can be handed
+ * back.  Again: nothing. */
+void hv_machine_end(struct hv_machine *machine);
+/* hv_machine_end(), and ends the vCPU threads.  The services are freed after it.  NULL is fine. */
 void hv_machine_free(struct hv_machine *machine);
 
 /* Dry run of what hv_machine_new() and hv_machine_boot() check of configuration and files. */

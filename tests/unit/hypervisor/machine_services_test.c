@@ -342,3 +342,27 @@ Test(machine_services, quiet_when_the_machine_goes, .timeout = 200)
 	guest_vm_free(vm);
 	expect(&trace, "Aq");
 }
+
+/* Who has powered off still has requests under way at its devices: they are finished as well. */
+Test(machine_services, quiet_after_power_off, .timeout = 200)
+{
+	struct trace trace = { .a.value = 1 };
+	struct guest_vm_opts opts = { .cmdline = CMDLINE " time=100 exit=acpi",
+				      .prepare = prepare,
+				      .prepare_context = &trace };
+	struct guest_vm *vm = guest_vm_new(&opts);
+
+	if (vm == NULL)
+		return;
+	guest_vm_wait(vm, "guest: end");
+	while (hv_machine_hold(guest_vm_machine(vm), HV_HOLD_USER, NULL) == 0)
+		(void)!hv_machine_release(guest_vm_machine(vm), HV_HOLD_USER, NULL);
+	expect(&trace, "K.");
+	cr_assert_eq(hv_machine_quiesce(guest_vm_machine(vm), HV_HOLD_USER, NULL), -EPROTO);
+	expect(&trace, "");
+	hv_machine_end(guest_vm_machine(vm));
+	expect(&trace, "AqBq");
+	hv_machine_end(guest_vm_machine(vm));
+	guest_vm_free(vm);
+	expect(&trace, "");
+}
