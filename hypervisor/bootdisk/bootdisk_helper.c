@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The helper process and its locked-down children. */
+/* The keeper, the helper process and its locked-down children. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -10,9 +10,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "hypervisor/bootdisk/bootdisk_reader_priv.h"
 
 #define HELPER_FD 3
+#define RETRY_NS  (100 * BASE_NS_PER_MS)
 
 ssize_t reader_send(int socket_fd, const void *data, size_t bytes, const int *fds, size_t fd_count)
 {
@@ -133,14 +135,9 @@ static _Noreturn void child_run(int socket_fd, const struct reader_order *order)
 	_exit(0);
 }
 
-_Noreturn void reader_helper(int socket_fd)
+/* On HELPER_FD; 0 when there is nobody any more who could ask. */
+static _Noreturn void helper_run(void)
 {
-	struct sigaction plain = { .sa_handler = SIG_DFL };
-
-	/* Nothing of the process it is a copy of stays open. */
-	if (dup2(socket_fd, HELPER_FD) < 0 || close_range(HELPER_FD + 1, ~0u, 0) < 0)
-		_exit(1);
-	(void)sigaction(SIGCHLD, &plain, NULL);
 	for (;;) {
 		struct reader_order order;
 		int fds[READER_FDS];
@@ -163,4 +160,33 @@ _Noreturn void reader_helper(int socket_fd)
 		for (size_t i = 0; i < READER_FDS; i++)
 			base_closep(&fds[i]);
 	}
+}
+
+_Noreturn void reader_keeper(int socket_fd)
+{
+	struct sigaction plain = { .sa_handler = SIG_DFL };
+
+	/* Nothing of the process it is a copy of stays open. */
+	if (dup2(socket_fd, HELPER_FD) < 0 || close_range(HELPER_FD + 1, ~0u, 0) < 0)
+		_exit(1);
+	(void)sigaction(SIGCHLD, &plain, NULL);
+	for (uint32_t i = 0; i <= READER_RESTARTS_MAX; i++) {
+		int status = 0;
+		pid_t pid = fork();
+
+		if (pid == 0)
+			helper_run();
+		if (pid < 0) { /* the host has no room for a process now */
+			base_sleep_ns(RETRY_NS);
+			continue;
+		}
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+#ifndef GODWIT_MUTANT_BOOTDISK_KEEPER
+		if (WIFSIGNALED(status))
+			continue;
+#endif
+		_exit(0);
+	}
+	_exit(1);
 }

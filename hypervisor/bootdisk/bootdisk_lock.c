@@ -87,8 +87,10 @@ int bootdisk_lock_down(uint64_t file_bytes_max)
 	if (filter == NULL)
 		return -ENOMEM;
 	rc = rules(filter);
+#ifndef GODWIT_MUTANT_BOOTDISK_LOCK
 	if (rc == 0)
 		rc = seccomp_load(filter);
+#endif
 	seccomp_release(filter);
 	return rc;
 }

@@ -40,10 +40,10 @@ int bootdisk_reader_start(struct bootdisk_reader **ret_reader, struct base_error
 	pid = fork();
 	if (pid < 0)
 		return base_fail_errno(err, -errno, "boot disk reader: fork");
-	if (pid == 0) { /* forked twice: nobody has to wait for the helper */
+	if (pid == 0) { /* forked twice: nobody has to wait for the keeper */
 		pid = fork();
 		if (pid == 0)
-			reader_helper(other);
+			reader_keeper(other);
 		_exit(pid < 0 ? 1 : 0);
 	}
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
@@ -63,6 +63,7 @@ void bootdisk_reader_free(struct bootdisk_reader *reader)
 struct request {
 	const struct bootdisk_source *source;
 	int socket_fd;
+	bool heard; /* a child has said something */
 	struct reader_message message;
 	struct reader_data data;
 	int fds[READER_FDS];
@@ -185,6 +186,7 @@ static int serve(struct request *request, struct bootdisk_entry *ret_entry, stru
 				     sizeof(request->message), request->fds);
 		if (got != sizeof(request->message))
 			return base_fail(err, -EBADMSG, "boot disk: its reader was stopped");
+		request->heard = true;
 		if (request->message.kind == READER_DONE)
 			return take_entry(request, ret_entry, err);
 		if (request->message.kind != READER_READ)
@@ -196,16 +198,38 @@ static int serve(struct request *request, struct bootdisk_entry *ret_entry, stru
 	}
 }
 
-int bootdisk_reader_find(struct bootdisk_reader *reader, const struct bootdisk_source *source,
-			 struct bootdisk_entry *ret_entry, struct base_error *err)
+/* One order to the helper, and what comes of it. */
+static int find_once(struct bootdisk_reader *reader, struct request *request,
+		     struct bootdisk_entry *ret_entry, struct base_error *err)
 {
-	struct reader_order order = { .size_bytes = source->size_bytes,
-				      .file_bytes_max = source->file_bytes_max,
-				      .sector_bytes = source->sector_bytes };
-	BASE_FREE struct request *request = calloc(1, sizeof(*request));
+	const struct reader_order order = {
+		.size_bytes = request->source->size_bytes,
+		.file_bytes_max = request->source->file_bytes_max,
+		.sector_bytes = request->source->sector_bytes,
+	};
 	BASE_CLOSE int mine = -1;
 	int fds[2];
 	ssize_t sent;
+	int rc;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+		return base_fail_errno(err, -errno, "boot disk reader: socket pair");
+	mine = fds[0];
+	sent = reader_send(reader->socket_fd, &order, sizeof(order), &fds[1], 1);
+	(void)close(fds[1]);
+	if (sent < 0)
+		return base_fail(err, -EIO, "boot disk reader: its helper is gone");
+	request->socket_fd = mine;
+	rc = serve(request, ret_entry, err);
+	for (size_t i = 0; i < READER_FDS; i++)
+		base_closep(&request->fds[i]);
+	return rc;
+}
+
+int bootdisk_reader_find(struct bootdisk_reader *reader, const struct bootdisk_source *source,
+			 struct bootdisk_entry *ret_entry, struct base_error *err)
+{
+	BASE_FREE struct request *request = calloc(1, sizeof(*request));
 	int rc;
 
 	if (request == NULL)
@@ -214,19 +238,12 @@ int bootdisk_reader_find(struct bootdisk_reader *reader, const struct bootdisk_s
 		return base_fail(err, -EINVAL,
 				 "boot disk: sector of %u bytes: expected 512 or 4096",
 				 source->sector_bytes);
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
-		return base_fail_errno(err, -errno, "boot disk reader: socket pair");
-	mine = fds[0];
-	sent = reader_send(reader->socket_fd, &order, sizeof(order), &fds[1], 1);
-	(void)close(fds[1]);
-	if (sent < 0)
-		return base_fail(err, -EIO, "boot disk reader: its helper is gone");
 	request->source = source;
-	request->socket_fd = mine;
 	for (size_t i = 0; i < READER_FDS; i++)
 		request->fds[i] = -1;
-	rc = serve(request, ret_entry, err);
-	for (size_t i = 0; i < READER_FDS; i++)
-		base_closep(&request->fds[i]);
+	rc = find_once(reader, request, ret_entry, err);
+	/* A helper that was ended with the order in its hand: the next one gets it once more. */
+	if (rc == -EBADMSG && !request->heard)
+		rc = find_once(reader, request, ret_entry, err);
 	return rc;
 }

@@ -9,7 +9,8 @@
 
 #include "hypervisor/bootdisk/bootdisk_priv.h"
 
-#define READER_FDS 2u
+#define READER_FDS          2u
+#define READER_RESTARTS_MAX 16u /* of the helper: what ends it more often does so on purpose */
 
 enum reader_kind {
 	READER_INVALID,
@@ -52,7 +53,7 @@ ssize_t reader_receive(int socket_fd, void *data, size_t bytes, int fds[READER_F
 /* Everything that is not needed to read a disk through a socket is given up for ever.  No file
  * grows beyond @file_bytes_max. */
 BASE_MUST_CHECK int bootdisk_lock_down(uint64_t file_bytes_max);
-/* The helper: never returns. */
-_Noreturn void reader_helper(int socket_fd);
+/* The keeper, and the helper below it: never returns. */
+_Noreturn void reader_keeper(int socket_fd);
 
 #endif
