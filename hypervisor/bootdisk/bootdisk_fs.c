@@ -93,6 +93,33 @@ void bootdisk_part_name(const struct bootdisk_disk *disk, uint32_t index, char *
 			       disk->parts.part[index].number);
 }
 
+/* What is there instead, for people. */
+static const char *other_content(struct bootdisk_io *io, const struct bootdisk_part *part)
+{
+	static const struct {
+		uint32_t offset;
+		const char *mark;
+		const char *text;
+	} known[] = {
+		{ 0, "XFSB", "XFS" },        { 0, "LUKS\xba\xbe", "encrypted (LUKS)" },
+		{ 512, "LABELONE", "LVM" }, /* in one of the first four sectors */
+		{ 0, "LABELONE", "LVM" },    { 1024, "LABELONE", "LVM" },
+		{ 1536, "LABELONE", "LVM" }, { 65600, "_BHRfS_M", "btrfs" },
+	};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		char bytes[8];
+		size_t length = strlen(known[i].mark);
+
+		if (known[i].offset + sizeof(bytes) <= part->size_bytes &&
+		    bootdisk_io_read(io, part->start_bytes + known[i].offset, bytes, length,
+				     NULL) == 0 &&
+		    memcmp(bytes, known[i].mark, length) == 0)
+			return known[i].text;
+	}
+	return "unknown content";
+}
+
 struct bootdisk_fs *bootdisk_disk_fs(struct bootdisk_disk *disk, uint32_t index)
 {
 	const struct bootdisk_part *part = &disk->parts.part[index];
@@ -109,8 +136,11 @@ struct bootdisk_fs *bootdisk_disk_fs(struct bootdisk_disk *disk, uint32_t index)
 	if (rc < 0) {
 		disk->fs[index] = NULL;
 		bootdisk_part_name(disk, index, name, sizeof(name));
-		bootdisk_note(disk, "%s: %.80s", name,
-			      rc == -ENODEV ? "neither ext2/3/4 nor FAT" : err.text);
+		if (rc == -ENODEV)
+			bootdisk_note(disk, "%s: %s: expected ext2/3/4 or FAT", name,
+				      other_content(&disk->io, part));
+		else
+			bootdisk_note(disk, "%s: %.80s", name, err.text);
 	}
 	return disk->fs[index];
 }
