@@ -60,12 +60,11 @@ static void frozen_until(struct ic_set *set, uint32_t limit_ms)
 
 	set->frozen = true;
 	set->broken = NULL;
-#ifndef GODWIT_MUTANT_IC_FREEZE_LIMIT
+#ifdef GODWIT_MUTANT_IC_FREEZE_LIMIT
+	limit_ms = UINT32_MAX;
+#endif
 	base_io_timer_arm(loop, &set->freeze_timer,
 			  base_io_loop_now_ns(loop) + limit_ms * BASE_NS_PER_MS);
-#else
-	(void)limit_ms;
-#endif
 }
 
 static void not_frozen(struct ic_set *set)

@@ -195,7 +195,7 @@ Test(bootdisk_find, nothing_to_boot_says_what_was_looked_at)
 	cr_assert_not_null(strstr(err.text, "grub.cfg"), "%s", err.text);
 	memset(disk, 0, sizeof(disk));
 	cr_assert_eq(bootdisk_find(&source, &entry, &err), -ENOENT);
-	cr_assert_not_null(strstr(err.text, "neither"), "%s", err.text);
+	cr_assert_not_null(strstr(err.text, "expected ext2/3/4 or FAT"), "%s", err.text);
 }
 
 Test(bootdisk_find, configfile_that_an_entry_leads_to_sets_another_default)
