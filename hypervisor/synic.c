@@ -51,16 +51,18 @@ void hv_synic_after(struct hv_synic *synic, uint32_t vp, const struct synic_afte
 		synic->room(synic->room_context);
 }
 
-/* All of a message but its type.  The slot is free: only we touch it. */
+/* All of a message but its type.  The slot is free: only we write to it; but who has just freed it
+ * looks at the flags of before, or already at ours, which tell of the same. */
 static void fill_slot(uint8_t *slot, const struct hv_message *message, bool more)
 {
-	memset(slot + SLOT_SIZE, 0, HV_MESSAGE_BYTES - SLOT_SIZE);
-	slot[SLOT_SIZE] = (uint8_t)message->size_bytes;
-#ifndef GODWIT_MUTANT_SYNIC_MORE_PENDING
-	slot[SLOT_FLAGS] = more ? MESSAGE_PENDING : 0;
-#else
-	(void)more;
+	uint8_t flags = more ? MESSAGE_PENDING : 0;
+
+#ifdef GODWIT_MUTANT_SYNIC_MORE_PENDING
+	flags = 0;
 #endif
+	__atomic_store_n(slot + SLOT_FLAGS, flags, __ATOMIC_RELAXED);
+	slot[SLOT_SIZE] = (uint8_t)message->size_bytes;
+	memset(slot + SLOT_FLAGS + 1, 0, HV_MESSAGE_BYTES - SLOT_FLAGS - 1);
 	base_put_le64(slot + SLOT_SENDER, message->sender);
 	memcpy(slot + SLOT_PAYLOAD, message->payload, message->size_bytes);
 }

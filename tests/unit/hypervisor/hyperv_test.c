@@ -374,6 +374,8 @@ static uint64_t page_time(const struct page *page, uint64_t tsc)
 
 Test(hyperv, reference_page_and_register_are_one_clock)
 {
+	/* long after anything that the clock of before may have reached meanwhile */
+	const uint64_t reference = 10000000000ULL;
 	struct world world;
 	struct hv_hyperv_clock clock;
 	struct page page;
@@ -382,12 +384,13 @@ Test(hyperv, reference_page_and_register_are_one_clock)
 
 	world_init(&world);
 	clock = clock_of(123456789, 2000000000, true);
-	hv_hyperv_set_clock(world.hyperv, &clock, 1000);
+	hv_hyperv_set_clock(world.hyperv, &clock, reference);
 	set(&world, HV_MSR_REFERENCE_TSC, TSC_PAGE | HV_PAGE_ENABLE);
 	page = read_page(&world);
 	cr_assert_eq(page.sequence, 1);
-	cr_assert_eq(page_time(&page, clock.guest_tsc), 1000);
-	cr_assert_eq(page_time(&page, clock.guest_tsc + 2000000000) / 10, 1000100, "a second");
+	cr_assert_eq(page_time(&page, clock.guest_tsc), reference);
+	cr_assert_eq(page_time(&page, clock.guest_tsc + 2000000000) / 10, reference / 10 + 1000000,
+		     "a second");
 	before = page_time(&page, clock.guest_tsc + base_tsc_read() - clock.host_tsc);
 	after = get(&world, 0, HV_MSR_REFERENCE_TIME);
 	cr_assert_geq(after, before);
