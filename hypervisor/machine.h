@@ -55,8 +55,7 @@ struct hv_machine_config {
 	enum hv_cpu_model cpu;
 	bool cpu_strict;        /* refuse to start when KVM does not honour the CPU model */
 	bool test_page;         /* the MMIO test page, tests only */
-	bool registers_by_call; /* tests only: read a vCPU's registers by system call also where KVM
-				   hands them over with the exit */
+	bool registers_by_call; /* tests only: ask KVM for registers and page at each hypercall */
 	char cmdline[HV_CMDLINE_BYTES];
 };
 

@@ -96,7 +96,8 @@ static int create_vcpu(struct hv_partition *partition, uint32_t index,
 		return base_fail_errno(err, -errno, "vcpu %" PRIu32 ": map", index);
 	vcpu->run = run;
 	vcpu->run_bytes = (size_t)run_bytes;
-	if (!opts->registers_by_call)
+	vcpu->asks_always = opts->registers_by_call;
+	if (!vcpu->asks_always)
 		hv_vcpu_sync_begin(vcpu);
 	return hv_partition_set_cpuid(partition, index, opts->cpuid, err);
 }

@@ -54,7 +54,7 @@ struct hv_partition_opts {
 	struct hv_memory *memory;           /* borrowed, outlives the partition */
 	struct hv_iobus *bus;               /* borrowed, outlives the partition */
 	uint32_t holds;                     /* set from the start, not 0 */
-	bool registers_by_call;             /* as on a KVM without KVM_CAP_SYNC_REGS: for tests */
+	bool registers_by_call;             /* for tests: ask KVM for them at each hypercall */
 };
 
 /**

@@ -59,6 +59,7 @@ struct hv_vcpu {
 	bool parked;             /* under the partition's park_lock */
 	bool completion_pending; /* the vCPU's thread: KVM still has to finish the last exit */
 	enum hv_sync_state sync;
+	bool asks_always; /* takes nothing handed over, and remembers nothing */
 	struct hv_call_sites sites;
 	_Atomic uint64_t exits[HV_EXIT_KINDS]; /* written by its thread only */
 };

@@ -85,13 +85,14 @@ static uint64_t find_site(struct hv_vcpu *vcpu, const struct hv_hypercall *call,
 {
 	uint64_t epoch = atomic_load(&vcpu->partition->call_epoch);
 	struct kvm_translation where = { .linear_address = rip };
+	bool remember = call->is_long && !vcpu->asks_always;
 	uint64_t gpa = UINT64_MAX;
 
-	if (call->is_long && hv_call_sites_find(&vcpu->sites, epoch, rip, cr3, &gpa))
+	if (remember && hv_call_sites_find(&vcpu->sites, epoch, rip, cr3, &gpa))
 		return gpa;
 	if (ioctl(vcpu->fd, KVM_TRANSLATE, &where) < 0 || where.valid == 0)
 		return UINT64_MAX;
-	if (call->is_long)
+	if (remember)
 		hv_call_sites_add(&vcpu->sites, rip, cr3, where.physical_address);
 	return where.physical_address;
 }

@@ -164,15 +164,20 @@ static double bare_sends(struct bench *bench, uint32_t payload, uint32_t segment
 static double guest_sends(struct bench *bench, uint32_t payload, uint32_t segment, uint64_t ms)
 {
 	struct netvsp_status before, after;
-	uint64_t begin_ns = bench_cpu_ns(), ns;
+	uint64_t ns = 0, frames = 0;
 
-	netvsp_status(bench->card, &before);
-	(void)guest_host_command(bench->host, TESTPAGE_NET_SOURCE, payload, ms, segment);
-	ns = bench_cpu_ns() - begin_ns;
-	netvsp_status(bench->card, &after);
-	if (after.tx_dropped != before.tx_dropped || after.tx_frames == before.tx_frames)
-		base_bug("the TAP device did not take what the guest sent");
-	return (double)ns / (double)(after.tx_frames - before.tx_frames) / 1000;
+	while (frames == 0) { /* none: others had the processor all the time */
+		uint64_t begin_ns = bench_cpu_ns();
+
+		netvsp_status(bench->card, &before);
+		(void)guest_host_command(bench->host, TESTPAGE_NET_SOURCE, payload, ms, segment);
+		ns = bench_cpu_ns() - begin_ns;
+		netvsp_status(bench->card, &after);
+		if (after.tx_dropped != before.tx_dropped)
+			base_bug("the TAP device did not take what the guest sent");
+		frames = after.tx_frames - before.tx_frames;
+	}
+	return (double)ns / (double)frames / 1000;
 }
 
 /* --- the guest receives --- */

@@ -36,6 +36,7 @@ static uint64_t from_ring_3(struct guest_worker *w, uint64_t page, uint64_t coun
 uint64_t guest_calls_run(struct guest_worker *w, const struct guest_command *command)
 {
 	uint64_t page = guest_hv_call_page(), left = command->args[0], taken = 0;
+	uint64_t begin = guest_tsc();
 
 	if (w->vcpu != 0 || page == 0)
 		return 0;
@@ -50,5 +51,7 @@ uint64_t guest_calls_run(struct guest_worker *w, const struct guest_command *com
 		taken += guest_call(SUPER_CALLS, page, some, command->args[2]);
 		left -= some;
 	}
+	guest_mmio_write(guest_options.testpage + TESTPAGE_CALL_NS,
+			 (guest_tsc() - begin) * 1000000 / guest_tsc_khz);
 	return taken;
 }

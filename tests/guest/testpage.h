@@ -67,6 +67,7 @@
 #define TESTPAGE_BENCH_P90_NS 0x258
 #define TESTPAGE_BENCH_P99_NS 0x260
 #define TESTPAGE_BENCH_MAX_NS 0x268
+#define TESTPAGE_CALL_NS      0x270 /* what the last CALL_LOOP took */
 #define TESTPAGE_NET_STATE    0x280 /* enum testpage_io_state */
 #define TESTPAGE_NET_RX       0x288 /* frames */
 #define TESTPAGE_NET_TX       0x290

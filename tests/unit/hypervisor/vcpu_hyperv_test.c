@@ -145,6 +145,14 @@ Test(vcpu_hyperv, other_code_than_64_bit_is_always_looked_up)
 	cr_assert_eq(page_of_call(world), UINT64_MAX);
 }
 
+Test(vcpu_hyperv, who_asks_always_remembers_nothing)
+{
+	struct world *world = new_world(0);
+
+	world->vcpu->asks_always = true;
+	cr_assert_eq(page_of_call(world), UINT64_MAX);
+}
+
 Test(vcpu_hyperv, a_write_of_the_page_or_the_id_forgets)
 {
 	static const uint32_t forgets[] = { HV_MSR_GUEST_OS_ID, HV_MSR_HYPERCALL };
