@@ -5,6 +5,8 @@
 
 #include "hypervisor/disk/disk_next.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	uint8_t padded[DISK_NEXT_BYTES] = { 0 };

@@ -2,6 +2,8 @@
 /* The section `disks` of a saved state, for a machine that has none. */
 #include "agent/vm_devices_priv.h"
 
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static struct vm_devices devices;
