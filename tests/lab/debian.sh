@@ -3,7 +3,8 @@
 # debian.sh [ROUNDS [VCPUS...]]: unmodified Debian 12 under godwit-vm in a lab node: boots from a VHDX on
 # the storage service, network on the network service, save and restore under verified load, shutdown
 # from outside, ROUNDS boots (1) with each number of VCPUS (1 2 4); the cloud kernel and the installer.
-# GODWIT_VM and GODWIT name the binaries; DEBIAN_ONLY: some parts, of first, boots and others. Exit 0 ok, 77 cannot run here, else a failure.
+# GODWIT_VM and GODWIT name the binaries; DEBIAN_ONLY: some parts, of
+# first, boots, cloud and installer. Exit 0 ok, 77 cannot run here, else a failure.
 set -u
 # shellcheck source=lab_lib.sh source-path=SCRIPTDIR
 . "$(dirname "$(readlink -f "$0")")/lab_lib.sh"
@@ -52,7 +53,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 node boots "${1:-1}" "${@:2}" >"$log" 2>&1 &
 status=0
-node first,others || status=$?
+node first,cloud,installer || status=$?
 wait "$!" || status=$?
 cat "$log"
 exit "$status"
