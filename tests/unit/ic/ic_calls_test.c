@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
+
+#include "base/thread.h"
 #include "tests/unit/ic/ic_rig.h"
 
 TestSuite(ic_calls, .init = rig_setup, .fini = rig_teardown);
@@ -597,4 +600,29 @@ Test(ic_calls, a_bad_section_changes_nothing)
 	cr_assert_eq(refused, 96 - 5 - 8); /* numbers of transactions and the sequence are free */
 	cr_assert_eq(rig_set->channels[IC_HEARTBEAT].port.state, IC_PORT_READY);
 	base_buffer_fini(&bytes);
+}
+
+static void *tell_set(void *context)
+{
+	(void)context;
+	ic_set_running(rig_set, false);
+	ic_thaw_soon(rig_set);
+	ic_end(rig_set);
+	return NULL;
+}
+
+/* Nobody turns the loop: who freezes a fenced machine, or ends it, must not wait for that. */
+Test(ic_calls, a_loop_that_is_stuck_holds_up_nobody, .timeout = 60)
+{
+	pthread_t thread;
+
+	rig_up(IC_VSS, 5, 0);
+	freeze_agreed();
+	cr_assert_eq(base_thread_start(&thread, "teller", tell_set, NULL, NULL), 0);
+	base_thread_join(thread);
+	cr_assert(rig_set->running);
+	vmbus_guest_run(rig_guest);
+	cr_assert_not(rig_set->running);
+	cr_assert_not(rig_set->frozen);
+	fails(IC_CALL_SHUTDOWN, -ECANCELED);
 }
