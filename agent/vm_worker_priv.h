@@ -117,7 +117,7 @@ struct vm_worker {
 
 	atomic_uint news; /* enum vm_news; any thread */
 
-	pthread_mutex_t lock;         /* a leaf: done_first, done_last, crash_text; any thread */
+	pthread_mutex_t lock; /* a leaf: done_first, done_last, crash_text; any thread */
 	struct vm_job *done_first;
 	struct vm_job *done_last;
 	char crash_text[256];
