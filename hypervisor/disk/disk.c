@@ -19,6 +19,10 @@ void disk_facts_update(struct disk *disk)
 	BASE_LOCKED(&disk->facts_lock);
 
 	disk->geometry = top->geometry;
+	/* To its guest the disk stays the same whatever is put on top of its base or merged into
+	 * it; a VHD child has an identity of its own, and the VHDX child of a raw image cannot
+	 * inherit. */
+	disk->geometry.id = disk->layers[disk->layer_count - 1]->geometry.id;
 	disk->epoch = disk->active ? store_epoch(top->file) : STORE_EPOCH_NONE;
 }
 

@@ -62,7 +62,9 @@ struct disk_geometry {
 	uint32_t physical_sector_bytes;
 	/* UNMAP takes effect on whole aligned granules only; the edges stay as they are. */
 	uint32_t unmap_granularity_bytes;
-	struct disk_guid id; /* page 83 identity; zero when the format has none */
+	/* Page 83 identity; zero when the format has none.  Of a disk, that of the base of its
+	 * chain, which a checkpoint and a merge leave alone. */
+	struct disk_guid id;
 };
 
 enum disk_op {

@@ -53,10 +53,13 @@ static void guest_goes_on(enum disk_format format, const char *base, const char 
 {
 	struct disk *disk = NULL;
 	struct disk_layer_info info;
+	struct disk_geometry first;
+	struct disk_geometry now;
 
 	disk_lab_make(&lab, base, format, format == DISK_RAW ? DISK_DYNAMIC : DISK_DYNAMIC, SIZE,
 		      NULL);
 	disk = disk_lab_open(&lab, base);
+	disk_geometry(disk, &first);
 	cr_assert_eq(lab_write(disk, 0, 4 * MIB, 1), 0);
 	check_ok(disk, one);
 	cr_assert_eq(lab_verify(disk, 0, 4 * MIB, 1), 0);
@@ -67,9 +70,13 @@ static void guest_goes_on(enum disk_format format, const char *base, const char 
 	cr_assert_str_eq(info.name, base);
 	cr_assert_eq(disk_layer(disk, 0, &info, NULL), 0);
 	cr_assert_eq(info.kind, DISK_DIFFERENCING);
+	disk_geometry(disk, &now);
+	cr_assert(disk_guid_equal(&now.id, &first.id), "to the guest it is the same disk");
 	disk_close(disk);
 
 	disk = disk_lab_open(&lab, two);
+	disk_geometry(disk, &now);
+	cr_assert(disk_guid_equal(&now.id, &first.id), "also after a restart");
 	cr_assert_eq(lab_verify(disk, 0, MIB, 1), 0);
 	cr_assert_eq(lab_verify(disk, MIB, MIB, 2), 0);
 	cr_assert_eq(lab_verify(disk, 2 * MIB, MIB, 3), 0);
