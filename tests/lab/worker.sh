@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # worker.sh [CHECK...] [GODWIT-VM [TEST-GUEST]]: boots one lab node and runs the worker's lab checks
-# in it: devices, boot_linux, disk_boot, cpu_mask and core (default: all but devices). Exit 0 ok, 77 nothing could run,
+# in it: devices, boot_linux, disk_boot, cpu_mask and core (default: all but devices, which takes
+# minutes: worker_long.sh). Exit 0 ok, 77 nothing could run,
 # else a failure.
 # GODWIT_VM and TEST_GUEST name the binaries when the arguments do not; TEST_PROGRAMS is the folder of
 # the unit tests, beside the worker by default.
