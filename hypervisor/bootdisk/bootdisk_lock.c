@@ -64,6 +64,8 @@ static int rules(scmp_filter_ctx filter)
 	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]) && rc == 0; i++)
 		rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1,
 				      SCMP_A1(SCMP_CMP_EQ, commands[i], 0));
+	if (LOCK_SANITIZED && rc == 0) /* asked before each exit */
+		rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sigaltstack), 0);
 	if (rc == 0) /* memory, never code */
 		rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1,
 				      SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));

@@ -392,6 +392,7 @@ static void absent(struct storvsp_request *request)
 	const struct vstor_srb *srb = &request->srb;
 	bool here = srb->path == 0 && srb->target == 0;
 
+	base_assert(request->channel->shard != NULL); /* only an open channel has requests */
 	request->command.attention = 0;
 	if (scsi_plan_absent(&request->command, here ? request->channel->shard->luns : 0,
 			     &request->plan)) {
