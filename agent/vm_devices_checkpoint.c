@@ -3,7 +3,6 @@
  * Checkpoints of a VM's disks: what the new images are called, and that the old ones are not taken
  * for the newest any more.  docs/hypervisor/disk/checkpoints.md.
  */
-#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>

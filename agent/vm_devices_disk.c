@@ -100,7 +100,6 @@ static int disk_open_at(struct vm_disk *disk, const struct vm_place *place, stru
 	int code = disk_open_standby(&options, &disk->disk, err);
 
 	disk->place = *place;
-
 	return code < 0 ? base_fail_within(err, code, "disk '%s'", config->path) : 0;
 }
 

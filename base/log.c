@@ -155,3 +155,13 @@ enum base_log_level base_log_level_parse(const char *name)
 	}
 	return BASE_LOG_INVALID;
 }
+
+bool base_log_rate_take(struct base_log_rate *rate, uint64_t now_ns, uint32_t lines_per_second)
+{
+	if (rate->count == 0 || now_ns - rate->since_ns >= BASE_NS_PER_SECOND)
+		*rate = (struct base_log_rate){ .since_ns = now_ns };
+	if (rate->count >= lines_per_second)
+		return false;
+	rate->count++;
+	return true;
+}

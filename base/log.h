@@ -11,6 +11,9 @@
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "base/error.h"
 
 /* By reader: err = act now, warning = degraded but proceeding, notice = state change. */
@@ -45,6 +48,17 @@ struct base_log_quoted {
 /* Quote a string from outside for a field: "..." with \" \\ \n and \xNN; cut at 150 bytes. */
 struct base_log_quoted base_log_quote(const char *outside);
 #define base_log_str(outside) (base_log_quote(outside).text)
+
+/*
+ * A few lines of one kind a second, for what an outsider can cause at will: whether one more may be
+ * written now.  All zero to begin with; whoever has it guards it.
+ */
+struct base_log_rate {
+	uint64_t since_ns; /* the second that count is of */
+	uint32_t count;
+};
+BASE_MUST_CHECK bool base_log_rate_take(struct base_log_rate *rate, uint64_t now_ns,
+					uint32_t lines_per_second);
 
 /* Parse "err", "warning", "notice", "info", "debug"; BASE_LOG_INVALID when none of them. */
 enum base_log_level base_log_level_parse(const char *name);

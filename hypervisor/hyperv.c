@@ -207,17 +207,12 @@ static bool crash_is_told(struct hv_hyperv *hyperv)
 {
 	uint64_t now_ns = base_clock_boot_ns(hyperv->clock.clock);
 	BASE_LOCKED(&hyperv->log_lock);
+	bool is_told = base_log_rate_take(&hyperv->crashes_told, now_ns, HV_CRASHES_TOLD);
 
-	if (hyperv->crash_count == 0 || now_ns - hyperv->crash_since_ns >= BASE_NS_PER_SECOND) {
-		hyperv->crash_since_ns = now_ns;
-		hyperv->crash_count = 0;
-	}
-#ifndef GODWIT_MUTANT_HYPERV_CRASH_STORM
-	if (hyperv->crash_count >= HV_CRASHES_TOLD)
-		return false;
+#ifdef GODWIT_MUTANT_HYPERV_CRASH_STORM
+	is_told = true;
 #endif
-	hyperv->crash_count++;
-	return true;
+	return is_told;
 }
 
 static void report_crash(struct hv_hyperv *hyperv, uint64_t control)

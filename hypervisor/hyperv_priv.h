@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/log.h"
 #include "hypervisor/hv_limits.h"
 #include "hypervisor/hyperv.h"
 
@@ -65,8 +66,7 @@ struct hv_hyperv {
 	pthread_mutex_t log_lock; /* leaf: what follows */
 	uint16_t logged[HV_CALLS_LOGGED];
 	uint32_t logged_count;
-	uint64_t crash_since_ns; /* the second that crash_count is of */
-	uint32_t crash_count;
+	struct base_log_rate crashes_told;
 };
 
 /* hyperv_time.c: write the reference page at @page (MSR value), if it is on.  -EINVAL not RAM. */

@@ -81,7 +81,6 @@ int hv_time_section_decode(struct base_reader *in, uint32_t version,
 			   struct hv_time_section *ret_section, struct base_error *err)
 {
 	struct hv_time_section section = { .host_real_ns = 0 };
-
 	uint32_t flags;
 
 	if (version < 1 || version > HV_TIME_SECTION_VERSION)

@@ -201,11 +201,11 @@ static void run_once(struct hv_vcpu *vcpu)
 
 	count_exit(&vcpu->exits[exit_kind(vcpu, failed)]);
 	vcpu->completion_pending = false;
-	/* EAGAIN: a processor that waits for INIT and SIPI was woken for nothing. */
 #ifndef GODWIT_MUTANT_KICK_BACK
 	if (failed == EINTR) /* a hold may be over that never saw us park */
 		hv_vcpu_set_entry(vcpu, true);
 #endif
+	/* EAGAIN: a processor that waits for INIT and SIPI was woken for nothing. */
 	if (failed == EINTR || failed == EAGAIN)
 		return;
 	if (failed != 0)

@@ -56,17 +56,13 @@ void vmbus_settle_all(struct vmbus *bus)
 bool vmbus_may_log(struct vmbus *bus, enum vmbus_log_kind kind)
 {
 	uint64_t now_ns = base_io_loop_now_ns(bus->loop);
-	struct vmbus_log_window *window = &bus->logs[kind];
 	BASE_LOCKED(&bus->lock);
+	bool may = base_log_rate_take(&bus->logs[kind], now_ns, VMBUS_LOG_LINES);
 
-	if (now_ns - window->since_ns >= BASE_NS_PER_SECOND)
-		*window = (struct vmbus_log_window){ .since_ns = now_ns };
-#ifndef GODWIT_MUTANT_VMBUS_LOG_STORM
-	if (window->count >= VMBUS_LOG_LINES)
-		return false;
+#ifdef GODWIT_MUTANT_VMBUS_LOG_STORM
+	may = true;
 #endif
-	window->count++;
-	return true;
+	return may;
 }
 
 void vmbus_refuse(struct vmbus *bus, const char *what, const char *format, ...)

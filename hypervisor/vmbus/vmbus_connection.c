@@ -157,17 +157,20 @@ static void gpadl_add(struct vmbus *bus, struct vmbus_gpadl *gpadl, const uint8_
 	gpadl_let_go(bus, gpadl, false);
 }
 
+static struct vmbus_gpadl *find_gpadl(struct vmbus *bus, uint32_t id)
+{
+	BASE_LOCKED(&bus->lock);
+
+	return vmbus_find_gpadl(bus, id);
+}
+
 static void on_gpadl_header(struct vmbus *bus, const struct vmbus_gpadl_header *header)
 {
 	struct vmbus_gpadl *gpadl = NULL;
 	int r = 0;
 
-	{
-		BASE_LOCKED(&bus->lock);
-
-		if (vmbus_find_gpadl(bus, header->gpadl) != NULL)
-			r = -EEXIST;
-	}
+	if (find_gpadl(bus, header->gpadl) != NULL)
+		r = -EEXIST;
 	if (r == 0 && known_channel(bus, header->relid) == NULL)
 		r = -ENOENT;
 	if (r == 0 &&
@@ -184,13 +187,6 @@ static void on_gpadl_header(struct vmbus *bus, const struct vmbus_gpadl_header *
 	}
 	vmbus_link_gpadl(bus, gpadl);
 	gpadl_add(bus, gpadl, header->part, header->part_bytes);
-}
-
-static struct vmbus_gpadl *find_gpadl(struct vmbus *bus, uint32_t id)
-{
-	BASE_LOCKED(&bus->lock);
-
-	return vmbus_find_gpadl(bus, id);
 }
 
 static void on_gpadl_body(struct vmbus *bus, const struct vmbus_gpadl_body *body)

@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 
 #include "base/bytes.h"
+#include "base/log.h"
 #include "hypervisor/vmbus/vmbus.h"
 #include "hypervisor/vmbus/vmbus_channel.h"
 #include "hypervisor/vmbus/vmbus_gpadl.h"
@@ -56,11 +57,6 @@ enum vmbus_log_kind {
 	VMBUS_LOG_CONTACT,
 	VMBUS_LOG_BROKEN,
 	VMBUS_LOG_KINDS
-};
-
-struct vmbus_log_window {
-	uint64_t since_ns;
-	uint32_t count;
 };
 
 enum port_state {
@@ -172,7 +168,7 @@ struct vmbus {
 	uint32_t in_head;
 	uint32_t in_count;
 	bool in_queued;
-	struct vmbus_log_window logs[VMBUS_LOG_KINDS];
+	struct base_log_rate logs[VMBUS_LOG_KINDS];
 
 	struct base_io_task in_task;
 	struct base_io_task room_task;

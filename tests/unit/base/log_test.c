@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "base/clock.h"
 #include "base/log.h"
 
 #include <criterion/criterion.h>
@@ -119,4 +120,17 @@ Test(log, level_names)
 	cr_assert_eq(base_log_level_parse("invalid"), BASE_LOG_INVALID);
 	cr_assert_eq(base_log_level_parse("DEBUG"), BASE_LOG_INVALID);
 	cr_assert_eq(base_log_level_parse(""), BASE_LOG_INVALID);
+}
+
+Test(log, a_few_lines_a_second)
+{
+	struct base_log_rate rate = { .count = 0 };
+
+	cr_assert(base_log_rate_take(&rate, 5, 2));
+	cr_assert(base_log_rate_take(&rate, 6, 2));
+	cr_assert_not(base_log_rate_take(&rate, 7, 2));
+	cr_assert_not(base_log_rate_take(&rate, 5 + BASE_NS_PER_SECOND - 1, 2));
+	cr_assert(base_log_rate_take(&rate, 5 + BASE_NS_PER_SECOND, 2));
+	cr_assert(base_log_rate_take(&rate, 6 + BASE_NS_PER_SECOND, 2));
+	cr_assert_not(base_log_rate_take(&rate, 7 + BASE_NS_PER_SECOND, 2));
 }
