@@ -291,6 +291,7 @@ static bool run_tasks(struct base_io_loop *loop)
 		if (loop->task_head == NULL)
 			loop->task_tail = NULL;
 		task->next = NULL;
+		atomic_store_explicit(&task->queued, false, memory_order_relaxed);
 		task->run(task); /* may free it or queue it again */
 	}
 	return true;
@@ -409,6 +410,11 @@ void base_io_post(struct base_io_loop *loop, struct base_io_task *task)
 {
 	struct base_io_task *head = NULL;
 
+#ifndef GODWIT_MUTANT_IO_TASK_TWICE
+	if (atomic_load_explicit(&task->queued, memory_order_relaxed))
+		base_bug("a task of an I/O loop is queued twice");
+#endif
+	atomic_store_explicit(&task->queued, true, memory_order_relaxed);
 	if (base_io_loop_is_owner(loop)) {
 		tasks_take(loop); /* what others posted before goes first */
 		task_append(loop, task);

@@ -17,6 +17,7 @@
 #ifndef BASE_IO_LOOP_H
 #define BASE_IO_LOOP_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,10 +30,12 @@
 struct base_io_loop;
 struct io_uring_sqe;
 
-/* Work for the loop.  Zero-initialised but for @run; queued at most once at a time. */
+/* Work for the loop.  Zero-initialised but for @run; queued at most once at a time: twice would
+ * lose the tasks behind it, and is a base_bug(). */
 struct base_io_task {
 	void (*run)(struct base_io_task *task);
 	struct base_io_task *next; /* the loop's */
+	atomic_bool queued;        /* the loop's */
 };
 
 /* Runs once per arming, at or after its deadline.  Zero-initialised but for @expired. */

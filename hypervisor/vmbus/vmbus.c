@@ -111,7 +111,9 @@ static bool take_one(struct vmbus *bus, struct vmbus_host_message *ret_message)
 	BASE_LOCKED(&bus->lock);
 
 	if (bus->in_count == 0) {
-		bus->in_queued = false;
+#ifdef GODWIT_MUTANT_VMBUS_IN_QUEUED
+		bus->in_queued = false; /* with the task still on its way */
+#endif
 		return false;
 	}
 	*ret_message = bus->in[bus->in_head];
@@ -120,11 +122,12 @@ static bool take_one(struct vmbus *bus, struct vmbus_host_message *ret_message)
 	return true;
 }
 
+/* What was there when it was called, and so it ends whatever a guest posts meanwhile. */
 void vmbus_take_all(struct vmbus *bus)
 {
 	struct vmbus_host_message message;
 
-	while (take_one(bus, &message)) {
+	for (uint32_t i = 0; i < VMBUS_IN_MAX && take_one(bus, &message); i++) {
 #ifndef GODWIT_MUTANT_VMBUS_OUT_QUIET
 		if (bus->out_count >= VMBUS_OUT_QUIET) {
 			vmbus_refuse(bus, "message", "why=\"answers wait: %" PRIu32 "\"",
@@ -165,9 +168,15 @@ static void in_run(struct base_io_task *task)
 	struct vmbus *bus =
 		(struct vmbus *)(void *)((uint8_t *)task - offsetof(struct vmbus, in_task));
 
+	{
+		BASE_LOCKED(&bus->lock);
+
+		bus->in_queued = false;
+	}
 	atomic_store(&bus->muted, false);
 	vmbus_pump_out(bus);
-	vmbus_take_some(bus);
+	if (!atomic_load(&bus->room_queued)) /* else it goes on with what is there */
+		vmbus_take_some(bus);
 }
 
 static void room_run(struct base_io_task *task)

@@ -167,7 +167,7 @@ struct vmbus {
 	struct vmbus_host_message in[VMBUS_IN_MAX];
 	uint32_t in_head;
 	uint32_t in_count;
-	bool in_queued;
+	bool in_queued; /* in_task is on its way: not to be queued twice */
 	struct base_log_rate logs[VMBUS_LOG_KINDS];
 
 	struct base_io_task in_task;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +106,19 @@ Test(io_loop, tasks_run_in_order_and_wait_for_the_next_turn)
 	for (uint32_t i = 0; i < 4; i++)
 		cr_assert_eq(seen[i], i % 3);
 	base_io_loop_free(loop);
+}
+
+/* The tasks behind it would be lost, and whoever waits for them waits for ever. */
+Test(io_loop, a_task_queued_twice_is_a_bug, .signal = SIGABRT)
+{
+	struct base_io_loop *loop = loop_of(NULL);
+	struct numbered task = { .task.run = note, .loop = loop };
+
+	base_io_post(loop, &task.task);
+	cr_assert(base_io_loop_step(loop, false));
+	base_io_post(loop, &task.task); /* it ran */
+	cr_assert_eq(seen_count, 1);
+	base_io_post(loop, &task.task);
 }
 
 enum {

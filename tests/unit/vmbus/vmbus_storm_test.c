@@ -76,6 +76,39 @@ Test(vmbus_storm, messages_are_taken_some_at_a_time)
 	vmbus_guest_free(guest);
 }
 
+struct marker {
+	struct base_io_task task; /* first */
+	bool ran;
+};
+
+static void mark(struct base_io_task *task)
+{
+	((struct marker *)task)->ran = true;
+}
+
+/* A stop takes what was posted before the loop comes to it.  What is posted then has its turn, and
+ * so has what the loop was given in between. */
+Test(vmbus_storm, a_stop_that_takes_messages_loses_none)
+{
+	const uint8_t close[12] = { VMBUS_MSG_CLOSECHANNEL };
+	struct marker marker = { .task.run = mark };
+	struct vmbus_guest *guest = vmbus_guest_new(NULL);
+	struct vmbus *bus = vmbus_guest_bus(guest);
+
+	cr_assert_eq(vmbus_hypercall_ops.post_message(bus, 4, 1, close, sizeof(close)),
+		     HV_STATUS_SUCCESS);
+	cr_assert_eq(vmbus_service_ops.quiesce(bus, NULL), 0);
+	cr_assert_eq(bus->in_count, 0);
+	base_io_post(vmbus_guest_loop(guest), &marker.task);
+	vmbus_service_ops.resume(bus);
+	cr_assert_eq(vmbus_hypercall_ops.post_message(bus, 4, 1, close, sizeof(close)),
+		     HV_STATUS_SUCCESS);
+	vmbus_guest_run(guest);
+	cr_assert(marker.ran);
+	cr_assert_eq(bus->in_count, 0);
+	vmbus_guest_free(guest);
+}
+
 /* A guest that is stopped time and again, posts all it can in between and takes no answer. */
 Test(vmbus_storm, answers_nobody_takes_are_bounded_over_many_saves)
 {

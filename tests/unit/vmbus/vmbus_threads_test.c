@@ -30,6 +30,7 @@ struct world {
 	atomic_uint ready;
 	atomic_uint gone;
 	uint32_t next_gpadl;
+	bool busy;
 };
 
 #define SIMP 0x800000ULL
@@ -116,6 +117,24 @@ static void settle(struct world *world)
 {
 	for (int i = 0; i < 3; i++)
 		vmbus_settle_all(world->bus);
+}
+
+static void look_if_busy(void *context)
+{
+	struct world *world = context;
+	BASE_LOCKED(&world->bus->lock);
+
+	world->busy = world->bus->in_count > 0 || world->bus->resetting;
+}
+
+/* Until every message that was posted has been handled and the reset has ended: the bus takes so
+ * many a turn. */
+static void settle_wholly(struct world *world)
+{
+	do {
+		settle(world);
+		base_io_call(world->bus_loop, look_if_busy, world);
+	} while (world->busy);
 }
 
 static void begin(struct world *world)
@@ -342,7 +361,7 @@ Test(vmbus_threads, any_message_races_with_saves, .timeout = 120)
 	for (int i = 0; i < SIGNALLERS; i++)
 		cr_assert_eq(pthread_join(threads[i], NULL), 0);
 	post(&world, contact, 10);
-	settle(&world);
+	settle_wholly(&world);
 	cr_assert_eq(world.bus->hop_count, 0);
 	cr_assert_eq(world.bus->close_count, 0);
 	cr_assert_eq(world.bus->gpadl_count, 0);
