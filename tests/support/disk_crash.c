@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "tests/support/depth.h"
 #include "tests/support/disk_crash_priv.h"
 
 #define FAILURES_MAX    3U /* of one case: more of the same say nothing new */
@@ -432,7 +433,7 @@ int crash_main(int argc, char **argv, const struct crash_case *cases, size_t cas
 	if (argc == 3 && strcmp(argv[1], "--point") == 0)
 		return point_alone(program, argv[2], cases, case_count);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-	points /= 10;
+	points /= 4 * depth_stride(); /* a fourth where all are wanted */
 	rounds = 1;
 #endif
 	if (argc == 3 && strcmp(argv[1], "--rounds") == 0) {

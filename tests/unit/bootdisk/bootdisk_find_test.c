@@ -10,6 +10,7 @@
 #include "hypervisor/bootdisk/bootdisk_priv.h"
 #include "hypervisor/bootdisk/bootdisk_reader.h"
 #include "tests/support/alloc_fail.h"
+#include "tests/support/depth.h"
 
 #define SECTOR      512u
 #define DISK        (64u * 1024)
@@ -238,7 +239,7 @@ Test(bootdisk_find, file_whose_chain_is_a_loop_ends)
 
 Test(bootdisk_find, every_byte_of_the_structures_flipped)
 {
-	for (size_t i = 0; i < DATA_AT + 3 * SECTOR; i++) {
+	for (size_t i = 0; i < DATA_AT + 3 * SECTOR; i += depth_stride()) {
 		struct bootdisk_entry entry = { .kernel_fd = -1, .initrd_fd = -1 };
 		struct base_error err = { 0 };
 		int rc;

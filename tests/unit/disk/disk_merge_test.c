@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/support/depth.h"
 #include "tests/support/disk_lab.h"
 
 #define KIB    (1ULL << 10)
@@ -373,7 +374,7 @@ Test(disk_merge, a_child_that_grew)
 /* The k-th request to the store fails, for every k: either way the disk reads right and works. */
 static void every_failure(uint32_t index)
 {
-	for (uint64_t k = 1;; k++) {
+	for (uint64_t k = 1;; k += depth_stride()) {
 		struct fake_store_plan plan = { .fail_at = k, .fail_code = -EIO };
 		struct base_error err = { .code = 0 };
 		struct disk *disk = NULL;

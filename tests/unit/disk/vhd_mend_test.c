@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "hypervisor/disk/vhd_priv.h"
+#include "tests/support/depth.h"
 #include "tests/support/image_rig.h"
 
 #define MIB   (1ULL << 20)
@@ -301,7 +302,7 @@ Test(vhd_mend, a_fixed_disk_grows_again_after_a_power_failure)
 	cr_assert_eq(fake_store_record(rig.store, &err), 0);
 	cr_assert_eq(image_rig_do(image, DISK_RESIZE, 0, 2 * MIB, NULL, 0), 0);
 	count = fake_store_event_count(rig.store);
-	for (uint64_t i = 0; i < (count + 1) * SEEDS; i++) {
+	for (uint64_t i = 0; i < (count + 1) * SEEDS; i += depth_stride()) {
 		struct image_rig after = rig;
 		struct image *left;
 
@@ -341,7 +342,7 @@ Test(vhd_mend, a_resize_that_failed_leaves_a_footer)
 		fake_store_set_plan(rig.store, &(struct fake_store_plan){ 0 });
 		(void)image_rig_do(image, DISK_RESIZE, 0, 3 * MIB, NULL, 0);
 		count = fake_store_event_count(rig.store);
-		for (uint64_t i = 0; i < (count + 1) * SEEDS; i++) {
+		for (uint64_t i = 0; i < (count + 1) * SEEDS; i += depth_stride()) {
 			struct image_rig after = rig;
 			struct image *left = NULL;
 

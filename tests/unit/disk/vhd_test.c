@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "hypervisor/disk/vhd_priv.h"
+#include "tests/support/depth.h"
 #include "tests/support/image_rig.h"
 
 #define MIB   (1ULL << 20)
@@ -83,7 +84,7 @@ Test(vhd, any_request_may_fail)
 {
 	static const int codes[] = { -EIO, -ENOSPC };
 
-	for (uint64_t k = 1; k < 90; k++) {
+	for (uint64_t k = 1; k < 90; k += depth_stride()) {
 		struct base_error err = { 0 };
 		uint8_t *model = calloc(1, 4 * MIB / 512);
 		struct image_rig rig;
@@ -294,7 +295,7 @@ Test(vhd, growing_survives_a_power_failure)
 		cr_assert_eq(fake_store_record(rig.store, &err), 0);
 		cr_assert_eq(image_rig_do(image, DISK_RESIZE, 0, 3 * MIB, NULL, 0), 0);
 		for (uint64_t at = 0; at <= fake_store_event_count(rig.store); at++)
-			for (uint64_t seed = 0; seed < 16; seed++) {
+			for (uint64_t seed = 0; seed < 16; seed += depth_stride()) {
 				struct image_rig after = rig;
 				struct image *left = NULL;
 

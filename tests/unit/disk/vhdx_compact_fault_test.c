@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/support/depth.h"
 #include "tests/support/vhdx_rig.h"
 
 #define MIB    VHDX_MIB
@@ -253,13 +254,13 @@ static void guest_seed(const struct rig_options *options, uint64_t seed)
 
 Test(vhdx_compact_fault, a_guest_beside_it_on_a_store_that_reorders)
 {
-	for (uint64_t seed = 1; seed <= 4; seed++)
+	for (uint64_t seed = 1; seed <= 4; seed += depth_stride())
 		guest_seed(&dynamic, seed);
 }
 
 Test(vhdx_compact_fault, a_guest_beside_a_differencing_one)
 {
-	for (uint64_t seed = 11; seed <= 14; seed++)
+	for (uint64_t seed = 11; seed <= 14; seed += depth_stride())
 		guest_seed(&child, seed);
 }
 
@@ -314,7 +315,7 @@ static void fail_all(const struct rig_options *options, struct fake_store_plan p
 	bool over = false;
 	uint64_t k = 1;
 
-	for (; !over && k < 2000; k += 1 + k / 9)
+	for (; !over && k < 2000; k += 1 + k * depth_stride() / 9)
 		fail_seed(options, k, plan, &over);
 	cr_assert(over);
 }
@@ -384,7 +385,7 @@ static void crash_seed(const struct rig_options *options, uint64_t seed, uint32_
 	fake_store_set_plan(rig.store, &(struct fake_store_plan){ 0 });
 	events = fake_store_event_count(rig.store);
 	cr_assert_gt(events, 20);
-	for (uint32_t i = 0; i < points; i++)
+	for (uint32_t i = 0; i < points; i += depth_stride())
 		crash_at(&work, events * i / points + (i == points - 1), seed * 1000 + i);
 	work_fini(&work);
 	rig_verify(&rig);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tests/support/alloc_fail.h"
+#include "tests/support/depth.h"
 #include "tests/support/vhdx_rig.h"
 
 #define MIB VHDX_MIB
@@ -42,7 +43,7 @@ static void random_seed(const struct rig_options *options, uint64_t seed)
 
 Test(vhdx_diff, random_requests_against_a_model)
 {
-	for (uint64_t seed = 1; seed <= 10; seed++)
+	for (uint64_t seed = 1; seed <= 10; seed += depth_stride())
 		random_seed(&child, seed);
 }
 
@@ -220,7 +221,7 @@ static void fail_every(int code, bool forever)
 {
 	bool more = true;
 
-	for (uint64_t k = 1; more; k += 1 + k / 40) {
+	for (uint64_t k = 1; more; k += depth_stride() + k / 40) {
 		struct rig rig = { .random = 3, .may_keep = code == -ETIMEDOUT };
 		struct fake_store_plan plan = {
 			.seed = k,
@@ -251,7 +252,7 @@ Test(vhdx_diff, the_kth_allocation_fails)
 {
 	bool failed = true;
 
-	for (unsigned int k = 0; failed; k++) {
+	for (unsigned int k = 0; failed; k += depth_stride()) {
 		struct rig rig = { .random = 3 };
 		uint8_t bytes[1024];
 		uint32_t good = 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "tests/support/alloc_fail.h"
+#include "tests/support/depth.h"
 #include "tests/support/vhdx_rig.h"
 
 #define MIB VHDX_MIB
@@ -44,7 +45,7 @@ static void random_seed(const struct rig_options *options, uint64_t seed)
 
 Test(vhdx_io, random_requests_against_a_model)
 {
-	for (uint64_t seed = 1; seed <= 10; seed++)
+	for (uint64_t seed = 1; seed <= 10; seed += depth_stride())
 		random_seed(&dynamic, seed);
 }
 
@@ -106,7 +107,7 @@ static void check_after(struct rig *rig)
 
 static uint32_t fail_every(const struct rig_options *options, int code, bool forever)
 {
-	for (uint64_t k = 1;; k += 1 + k / 40) {
+	for (uint64_t k = 1;; k += depth_stride() + k / 40) {
 		struct rig rig = { .random = 3, .may_keep = code == -ETIMEDOUT };
 		struct fake_store_plan plan = {
 			.seed = k,
@@ -138,7 +139,7 @@ Test(vhdx_io, the_kth_request_of_the_store_fails)
 
 Test(vhdx_io, the_kth_allocation_fails)
 {
-	for (unsigned int k = 0;; k++) {
+	for (unsigned int k = 0;; k += depth_stride()) {
 		struct rig rig = { .random = 3 };
 		bool failed;
 

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "hypervisor/disk/vhdx_journal_priv.h"
 #include "tests/support/alloc_fail.h"
+#include "tests/support/depth.h"
 #include "tests/support/vhdx_rig.h"
 
 #define MIB VHDX_MIB
@@ -237,7 +238,7 @@ static void fail_every(const struct rig_options *options, uint64_t size, int cod
 {
 	bool more = true;
 
-	for (uint64_t k = 1; more; k++) {
+	for (uint64_t k = 1; more; k += depth_stride()) {
 		const struct fake_store_plan healthy = { .seed = 1 };
 		struct rig rig = { .random = 3, .may_keep = code == -ETIMEDOUT };
 		struct fake_store_plan plan = { .seed = k, .fail_at = k, .fail_code = code };
@@ -287,7 +288,7 @@ Test(vhdx_resize, the_kth_allocation_fails)
 {
 	bool failed = true;
 
-	for (unsigned int k = 0; failed; k++) {
+	for (unsigned int k = 0; failed; k += depth_stride()) {
 		struct rig rig = { .random = 3 };
 		int code;
 
@@ -308,7 +309,7 @@ Test(vhdx_resize, the_kth_allocation_fails)
 }
 
 /* Power fails at every point: the old size or the new, and the bytes that were flushed. */
-static void crash_every(const struct rig_options *options, uint64_t size, uint64_t step)
+static void crash_every(const struct rig_options *options, uint64_t size)
 {
 	struct rig rig = { .random = 3 };
 	struct base_error err = { 0 };
@@ -321,27 +322,25 @@ static void crash_every(const struct rig_options *options, uint64_t size, uint64
 	cr_assert_eq(fake_store_record(rig.store, &err), 0);
 	cr_assert_eq(resize(&rig, size), 0);
 	count = fake_store_event_count(rig.store);
-	for (uint64_t at = 0; at <= count; at += step) {
-		for (int loss = FAKE_LOSE_NONE; loss < FAKE_LOSSES; loss++) {
-			struct rig crashed = rig;
-			uint64_t now;
+	for (uint64_t point = 0; point < (count + 1) * 4; point += depth_stride()) {
+		enum fake_store_loss loss = FAKE_LOSE_NONE + point % 4;
+		uint64_t at = point / 4;
+		struct rig crashed = rig;
+		uint64_t now;
 
-			crashed.image = NULL;
-			crashed.store = NULL;
-			cr_assert_eq(fake_store_crash(rig.store, at, (enum fake_store_loss)loss, at,
-						      &crashed.store, &err),
-				     0);
-			rig_reopen(&crashed);
-			now = size_now(&crashed);
-			cr_assert(now == size || now == options->size_bytes);
-			old_seen += now == options->size_bytes;
-			new_seen += now == size;
-			crashed.size_bytes = 3 * MIB;
-			rig_verify(&crashed);
-			cr_assert_eq(image_vhdx_ops.deactivate(crashed.image, NULL), 0);
-			image_vhdx_ops.close(crashed.image);
-			store_free(crashed.store);
-		}
+		crashed.image = NULL;
+		crashed.store = NULL;
+		cr_assert_eq(fake_store_crash(rig.store, at, loss, at, &crashed.store, &err), 0);
+		rig_reopen(&crashed);
+		now = size_now(&crashed);
+		cr_assert(now == size || now == options->size_bytes);
+		old_seen += now == options->size_bytes;
+		new_seen += now == size;
+		crashed.size_bytes = 3 * MIB;
+		rig_verify(&crashed);
+		cr_assert_eq(image_vhdx_ops.deactivate(crashed.image, NULL), 0);
+		image_vhdx_ops.close(crashed.image);
+		store_free(crashed.store);
 	}
 	cr_assert(old_seen > 0 && new_seen > 0);
 	rig_fini(&rig);
@@ -349,8 +348,8 @@ static void crash_every(const struct rig_options *options, uint64_t size, uint64
 
 Test(vhdx_resize, power_fails_at_every_point)
 {
-	crash_every(&dynamic, 30 * MIB, 1);
-	crash_every(&large, LARGER, 1);
+	crash_every(&dynamic, 30 * MIB);
+	crash_every(&large, LARGER);
 }
 
 /* Behind the disk's end another writer may have left bytes, and its file may end there. */
