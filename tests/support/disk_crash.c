@@ -433,7 +433,7 @@ int crash_main(int argc, char **argv, const struct crash_case *cases, size_t cas
 	if (argc == 3 && strcmp(argv[1], "--point") == 0)
 		return point_alone(program, argv[2], cases, case_count);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-	points /= 4 * depth_stride(); /* a fourth where all are wanted */
+	points /= 2 * depth_stride(); /* half of them where all are wanted */
 	rounds = 1;
 #endif
 	if (argc == 3 && strcmp(argv[1], "--rounds") == 0) {

@@ -322,7 +322,7 @@ static void crash_every(const struct rig_options *options, uint64_t size)
 	cr_assert_eq(fake_store_record(rig.store, &err), 0);
 	cr_assert_eq(resize(&rig, size), 0);
 	count = fake_store_event_count(rig.store);
-	for (uint64_t point = 0; point < (count + 1) * 4; point += depth_stride()) {
+	for (uint64_t point = 0; point < (count + 1) * 4; point += 1 + depth_stride() / 6) {
 		enum fake_store_loss loss = FAKE_LOSE_NONE + point % 4;
 		uint64_t at = point / 4;
 		struct rig crashed = rig;
