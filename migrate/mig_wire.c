@@ -83,6 +83,10 @@ static int frame_check(const struct mig_frame *frame, uint16_t reserved, struct 
 				 "migration frame %s: place %" PRIu64 " in region %" PRIu32
 				 ", expected 0",
 				 row->name, frame->offset_bytes, frame->region);
+	if (frame->type == MIG_TYPE_WRITE && frame->body_crc != 0)
+		return base_fail(err, -EBADMSG,
+				 "migration frame %s: checksum 0x%08" PRIx32 ", expected none",
+				 row->name, frame->body_crc);
 	if (frame->offset_bytes > UINT64_MAX - frame->body_bytes)
 		return base_fail(err, -EBADMSG, "migration frame %s: place %" PRIu64 " is too far",
 				 row->name, frame->offset_bytes);

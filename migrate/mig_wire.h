@@ -72,7 +72,7 @@ const struct mig_type_row *mig_type_row(uint32_t type);
 struct mig_frame {
 	enum mig_type type;
 	uint32_t body_bytes;
-	uint32_t body_crc;     /* CRC-32C of the body */
+	uint32_t body_crc;     /* CRC-32C of the body; WRITE: 0, the chunk has it */
 	uint64_t offset_bytes; /* WRITE: in the region */
 	uint32_t region;       /* WRITE */
 };

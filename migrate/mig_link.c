@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migrate/mig_link.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+
+#include "base/crc32c.h"
+
+struct region {
+	uint8_t *memory; /* NULL: not registered */
+	uint64_t size_bytes;
+};
+
+struct mig_link {
+	int fd;
+	bool is_source;
+	bool is_control;
+	uint32_t timeout_ms;
+	atomic_bool cancelled;
+	atomic_uint_fast64_t sent_bytes;
+	atomic_uint_fast64_t received_bytes;
+	atomic_uint_fast64_t written_bytes;
+	uint8_t *body; /* MIG_BODY_BYTES_MAX, of the message received last */
+	struct region regions[MIG_REGIONS_MAX];
+};
+
+static int set_timeout(const struct mig_link *link, int option, struct base_error *err)
+{
+	struct timeval timeout = {
+		.tv_sec = (time_t)(link->timeout_ms / 1000),
+		.tv_usec = (suseconds_t)(link->timeout_ms % 1000) * 1000,
+	};
+
+	if (setsockopt(link->fd, SOL_SOCKET, option, &timeout, sizeof(timeout)) < 0)
+		return base_fail_errno(err, -errno, "migration channel: timeout");
+	return 0;
+}
+
+int mig_link_new(const struct mig_link_options *options, struct mig_link **ret_link,
+		 struct base_error *err)
+{
+	struct mig_link *link = calloc(1, sizeof(*link));
+	int r = 0;
+
+	if (link == NULL)
+		return base_fail(err, -ENOMEM, "migration channel");
+	link->fd = options->fd;
+	link->is_source = options->is_source;
+	link->is_control = options->is_control;
+	link->timeout_ms = options->timeout_ms;
+	link->body = malloc(MIG_BODY_BYTES_MAX);
+	if (link->body == NULL)
+		r = base_fail(err, -ENOMEM, "migration channel: %u bytes", MIG_BODY_BYTES_MAX);
+	if (r == 0)
+		r = set_timeout(link, SO_RCVTIMEO, err);
+	if (r == 0)
+		r = set_timeout(link, SO_SNDTIMEO, err);
+	if (r < 0) {
+		mig_link_free(link);
+		return r;
+	}
+	*ret_link = link;
+	return 0;
+}
+
+void mig_link_free(struct mig_link *link)
+{
+	if (link == NULL)
+		return;
+	free(link->body);
+	free(link);
+}
+
+void mig_link_register(struct mig_link *link, uint32_t number, uint8_t *memory, uint64_t size_bytes)
+{
+	base_assert(number > 0 && number < MIG_REGIONS_MAX && memory != NULL);
+	base_assert(link->regions[number].memory == NULL);
+	link->regions[number] = (struct region){ .memory = memory, .size_bytes = size_bytes };
+}
+
+void mig_link_cancel(struct mig_link *link)
+{
+	atomic_store(&link->cancelled, true);
+	(void)shutdown(link->fd, SHUT_RDWR);
+}
+
+struct mig_link_counts mig_link_counts(const struct mig_link *link)
+{
+	return (struct mig_link_counts){
+		.sent_bytes = atomic_load_explicit(&link->sent_bytes, memory_order_relaxed),
+		.received_bytes = atomic_load_explicit(&link->received_bytes, memory_order_relaxed),
+		.written_bytes = atomic_load_explicit(&link->written_bytes, memory_order_relaxed),
+	};
+}
+
+/* What a system call said, or the cancel behind it. */
+static int link_fail(const struct mig_link *link, int code, const char *what,
+		     struct base_error *err)
+{
+	if (atomic_load(&link->cancelled))
+		return base_fail(err, -ECANCELED, "migration channel: cancelled");
+	if (code == -EAGAIN || code == -EWOULDBLOCK)
+		return base_fail(err, -ETIMEDOUT,
+				 "migration channel: nothing could be %s for %" PRIu32 " ms", what,
+				 link->timeout_ms);
+	return base_fail_errno(err, code, "migration channel: nothing can be %s", what);
+}
+
+/* --- sending --- */
+
+static int send_parts(struct mig_link *link, struct iovec *parts, size_t count, int flags,
+		      struct base_error *err)
+{
+	struct msghdr message = { .msg_iov = parts, .msg_iovlen = count };
+
+	while (message.msg_iovlen > 0) {
+		ssize_t sent = sendmsg(link->fd, &message, flags | MSG_NOSIGNAL);
+		size_t left = 0;
+
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0 || atomic_load(&link->cancelled))
+			return link_fail(link, -errno, "sent", err);
+		atomic_fetch_add_explicit(&link->sent_bytes, (uint64_t)sent, memory_order_relaxed);
+		left = (size_t)sent;
+		while (message.msg_iovlen > 0 && left >= message.msg_iov->iov_len) {
+			left -= message.msg_iov->iov_len;
+			message.msg_iov++;
+			message.msg_iovlen--;
+		}
+		if (message.msg_iovlen == 0)
+			break;
+		message.msg_iov->iov_base = (uint8_t *)message.msg_iov->iov_base + left;
+		message.msg_iov->iov_len -= left;
+	}
+	return 0;
+}
+
+static int send_frame(struct mig_link *link, const struct mig_frame *frame, const void *body,
+		      int flags, struct base_error *err)
+{
+	uint8_t header[MIG_FRAME_BYTES];
+	struct iovec parts[2] = {
+		{ .iov_base = header, .iov_len = sizeof(header) },
+		{ .iov_base = (void *)(uintptr_t)body, .iov_len = frame->body_bytes },
+	};
+
+	mig_frame_encode(frame, header);
+	return send_parts(link, parts, frame->body_bytes > 0 ? 2 : 1, flags, err);
+}
+
+int mig_link_write(struct mig_link *link, uint32_t region, uint64_t offset_bytes, const void *from,
+		   uint64_t size_bytes, struct base_error *err)
+{
+	const uint8_t *at = from;
+
+	while (size_bytes > 0) {
+		struct mig_frame frame = {
+			.type = MIG_TYPE_WRITE,
+			.body_bytes = size_bytes < MIG_BODY_BYTES_MAX ? (uint32_t)size_bytes
+								      : MIG_BODY_BYTES_MAX,
+			.offset_bytes = offset_bytes,
+			.region = region,
+		};
+		int r = send_frame(link, &frame, at, MSG_MORE, err);
+
+		if (r < 0)
+			return r;
+		at += frame.body_bytes;
+		offset_bytes += frame.body_bytes;
+		size_bytes -= frame.body_bytes;
+	}
+	return 0;
+}
+
+int mig_link_send(struct mig_link *link, enum mig_type type, const void *body, uint32_t body_bytes,
+		  struct base_error *err)
+{
+	const struct mig_type_row *row = mig_type_row((uint32_t)type);
+	const struct mig_frame frame = {
+		.type = type,
+		.body_bytes = body_bytes,
+		.body_crc = base_crc32c(0, body, body_bytes),
+	};
+
+	base_assert(row != NULL && type != MIG_TYPE_WRITE && body_bytes >= row->body_bytes_min &&
+		    body_bytes <= row->body_bytes_max);
+	base_assert(link->is_source ? row->by_source : row->by_destination);
+	base_assert(link->is_control ? row->on_control : row->on_data);
+	return send_frame(link, &frame, body, 0, err);
+}
+
+/* --- receiving --- */
+
+/* Exactly @size_bytes.  @begun: they are the rest of something. */
+static int receive_all(struct mig_link *link, uint8_t *to, uint64_t size_bytes, bool begun,
+		       struct base_error *err)
+{
+	while (size_bytes > 0) {
+		ssize_t got = recv(link->fd, to, size_bytes, MSG_WAITALL);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0 || atomic_load(&link->cancelled))
+			return link_fail(link, got < 0 ? -errno : 0, "received", err);
+		if (got == 0)
+			return base_fail(err, begun ? -ECONNRESET : -ENOTCONN,
+					 "migration channel: the other side has ended it%s",
+					 begun ? " in the middle" : "");
+		atomic_fetch_add_explicit(&link->received_bytes, (uint64_t)got,
+					  memory_order_relaxed);
+		to += got;
+		size_bytes -= (uint64_t)got;
+		begun = true;
+	}
+	return 0;
+}
+
+static int place(struct mig_link *link, const struct mig_frame *frame, struct base_error *err)
+{
+	const struct region *region =
+		frame->region < MIG_REGIONS_MAX ? &link->regions[frame->region] : NULL;
+	int r = 0;
+
+	if (region == NULL || region->memory == NULL)
+		return base_fail(err, -EBADMSG,
+				 "migration frame write: region %" PRIu32 " is not registered",
+				 frame->region);
+#ifndef GODWIT_MUTANT_MIG_PLACE
+	if (frame->body_bytes > region->size_bytes ||
+	    frame->offset_bytes > region->size_bytes - frame->body_bytes)
+		return base_fail(err, -EBADMSG,
+				 "migration frame write: %" PRIu32 " bytes at %" PRIu64
+				 " of region %" PRIu32 ", which has %" PRIu64,
+				 frame->body_bytes, frame->offset_bytes, frame->region,
+				 region->size_bytes);
+#endif
+	r = receive_all(link, region->memory + frame->offset_bytes, frame->body_bytes, true, err);
+	if (r == 0)
+		atomic_fetch_add_explicit(&link->written_bytes, frame->body_bytes,
+					  memory_order_relaxed);
+	return r;
+}
+
+static int take_message(struct mig_link *link, const struct mig_frame *frame,
+			struct mig_received *ret_received, struct base_error *err)
+{
+	int r = receive_all(link, link->body, frame->body_bytes, true, err);
+
+	if (r < 0)
+		return r;
+	if (base_crc32c(0, link->body, frame->body_bytes) != frame->body_crc)
+		return base_fail(err, -EBADMSG, "migration frame %s: the body's checksum is wrong",
+				 mig_type_row((uint32_t)frame->type)->name);
+	*ret_received = (struct mig_received){ .type = frame->type,
+					       .body = link->body,
+					       .body_bytes = frame->body_bytes };
+	return 0;
+}
+
+int mig_link_receive(struct mig_link *link, struct mig_received *ret_received,
+		     struct base_error *err)
+{
+	for (;;) {
+		uint8_t header[MIG_FRAME_BYTES];
+		struct mig_frame frame;
+		int r = receive_all(link, header, sizeof(header), false, err);
+
+		if (r == 0)
+			r = mig_frame_decode(header, !link->is_source, link->is_control, &frame,
+					     err);
+		if (r < 0)
+			return r;
+		if (frame.type != MIG_TYPE_WRITE)
+			return take_message(link, &frame, ret_received, err);
+		r = place(link, &frame, err);
+		if (r < 0)
+			return r;
+	}
+}

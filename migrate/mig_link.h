@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One channel of a migration over a stream socket: writes into memory that the other side has
+ * registered, and messages that arrive after all writes posted before them.
+ *
+ * This is the transport of docs/migrate/protocol.md, sections 1 and 2, on TCP.  Order holds within
+ * one channel.  *Placed is not verified*: a write's bytes carry no checksum of their own, because a
+ * running guest may change them under the sender; the chunk that follows has it.  Messages are
+ * checked here.
+ *
+ * Threads: one may send and one may receive at the same time; mig_link_cancel() from any.  Calls
+ * block, a socket that moves no byte for the timeout is -ETIMEDOUT.  After any error the channel is
+ * of no use any more.
+ */
+#ifndef MIGRATE_MIG_LINK_H
+#define MIGRATE_MIG_LINK_H
+
+#include "migrate/mig_wire.h"
+
+#define MIG_REGIONS_MAX 1026u /* memory, a bounce region, and what is to come */
+
+struct mig_link;
+
+struct mig_link_options {
+	int fd;          /* a connected stream socket; borrowed, outlives the link */
+	bool is_source;  /* this side is the source */
+	bool is_control; /* the control channel */
+	uint32_t timeout_ms; /* 0: none */
+};
+
+/* A message; @body stays until the next call of mig_link_receive(). */
+struct mig_received {
+	enum mig_type type;
+	const uint8_t *body;
+	uint32_t body_bytes;
+};
+
+/* What went over it so far. */
+struct mig_link_counts {
+	uint64_t sent_bytes;
+	uint64_t received_bytes;
+	uint64_t written_bytes; /* of received ones: into regions */
+};
+
+/* -ENOMEM; errno of setsockopt(). */
+BASE_MUST_CHECK int mig_link_new(const struct mig_link_options *options, struct mig_link **ret_link,
+				 struct base_error *err);
+/* Nobody is inside any more.  NULL is fine.  The socket stays open. */
+void mig_link_free(struct mig_link *link);
+
+/**
+ * mig_link_register - let the other side write into @size_bytes at @memory.
+ * @number: 1 to MIG_REGIONS_MAX - 1, not in use.  Before the first mig_link_receive().
+ * The memory outlives the link.
+ */
+void mig_link_register(struct mig_link *link, uint32_t number, uint8_t *memory,
+		       uint64_t size_bytes);
+
+/**
+ * mig_link_write - bytes for (@region, @offset_bytes) of the other side.
+ * Any size; cut into frames.  @from is free afterwards.  More is expected to follow at once: a
+ * message sends what is held back.
+ * -ETIMEDOUT, -ECANCELED; -ECONNRESET, -EPIPE, ...: the connection is gone.
+ */
+BASE_MUST_CHECK int mig_link_write(struct mig_link *link, uint32_t region, uint64_t offset_bytes,
+				   const void *from, uint64_t size_bytes, struct base_error *err);
+/* A message, of a type that this side sends here (base_bug otherwise).  Errors as above. */
+BASE_MUST_CHECK int mig_link_send(struct mig_link *link, enum mig_type type, const void *body,
+				  uint32_t body_bytes, struct base_error *err);
+
+/**
+ * mig_link_receive - the next message; writes before it are in their regions.
+ * 0; -ETIMEDOUT; -ECANCELED; -ENOTCONN the other side has ended the connection between two frames,
+ * -ECONNRESET within one or otherwise; -EBADMSG, -EPROTO: bytes that cannot be, or not now (a
+ * region that is not registered, a place outside it, a wrong checksum, and what mig_frame_decode()
+ * refuses).
+ */
+BASE_MUST_CHECK int mig_link_receive(struct mig_link *link, struct mig_received *ret_received,
+				     struct base_error *err);
+
+/* Whoever is inside comes out with -ECANCELED, now and later.  Async-signal-safe. */
+void mig_link_cancel(struct mig_link *link);
+
+struct mig_link_counts mig_link_counts(const struct mig_link *link); /* any thread */
+
+#endif
