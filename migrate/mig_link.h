@@ -22,9 +22,9 @@
 struct mig_link;
 
 struct mig_link_options {
-	int fd;          /* a connected stream socket; borrowed, outlives the link */
-	bool is_source;  /* this side is the source */
-	bool is_control; /* the control channel */
+	int fd;              /* a connected stream socket; borrowed, outlives the link */
+	bool is_source;      /* this side is the source */
+	bool is_control;     /* the control channel */
 	uint32_t timeout_ms; /* 0: none */
 };
 

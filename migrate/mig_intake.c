@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migrate/mig_intake.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <lz4.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/crc32c.h"
+
+/* Of each span of an object: the newest generation that came. */
+struct object {
+	uint64_t unit_count;
+	atomic_uint_fast64_t *generations;
+};
+
+struct channel {
+	uint8_t *bounce;
+	uint8_t *plain; /* a span, before it goes where a guest's or a disk's bytes are */
+	bool at_barrier;
+};
+
+struct mig_intake {
+	uint8_t *memory;
+	struct object *objects;
+	struct mig_object *sizes; /* as the plan has them, for the decoder */
+	uint32_t object_count;
+	uint32_t channel_count;
+	const struct mig_disk_ops *disk;
+	void *disk_context;
+	struct channel channels[MIG_CHANNELS_MAX + 1];
+	uint64_t *touched; /* bit of each page that may be other than zero */
+
+	uint32_t round; /* 0: none yet, else number + 1 */
+	bool last;
+	bool open; /* chunks may come */
+
+	atomic_uint_fast64_t chunks;
+	atomic_uint_fast64_t page_count;
+	atomic_uint_fast64_t zero_pages;
+
+	pthread_mutex_t lock; /* leaf: what is below */
+	uint32_t barrier_count;
+	uint32_t failure_count;
+	struct mig_failure failures[MIG_FAILURES_MAX];
+};
+
+static uint64_t units_per_span(uint32_t object)
+{
+	return MIG_SPAN_BYTES / mig_unit_bytes((uint16_t)object);
+}
+
+static int objects_new(struct mig_intake *intake, const struct mig_intake_options *options)
+{
+	uint64_t words = options->objects[0].unit_count / 64 + 1;
+
+	intake->objects = calloc(options->object_count, sizeof(*intake->objects));
+	intake->sizes = calloc(options->object_count, sizeof(*intake->sizes));
+	intake->touched = calloc(words, sizeof(*intake->touched));
+	if (intake->objects == NULL || intake->sizes == NULL || intake->touched == NULL)
+		return -ENOMEM;
+	intake->object_count = options->object_count;
+	for (uint32_t i = 0; i < options->object_count; i++) {
+		uint64_t units = options->objects[i].unit_count;
+		uint64_t spans = units / units_per_span(i) + 1;
+
+		intake->sizes[i] = options->objects[i];
+		intake->objects[i].unit_count = units;
+		intake->objects[i].generations =
+			calloc(spans, sizeof(*intake->objects[i].generations));
+		if (intake->objects[i].generations == NULL)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int channels_new(struct mig_intake *intake, uint32_t count)
+{
+	intake->channel_count = count;
+	for (uint32_t i = 1; i <= count; i++) {
+		intake->channels[i].bounce = malloc(MIG_BOUNCE_BYTES);
+		intake->channels[i].plain = malloc(MIG_SPAN_BYTES);
+		if (intake->channels[i].bounce == NULL || intake->channels[i].plain == NULL)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int mig_intake_new(const struct mig_intake_options *options, struct mig_intake **ret_intake,
+		   struct base_error *err)
+{
+	struct mig_intake *intake = calloc(1, sizeof(*intake));
+
+	base_assert(options->object_count > 0 && options->object_count <= MIG_OBJECTS_MAX);
+	base_assert(options->channel_count > 0 && options->channel_count <= MIG_CHANNELS_MAX);
+	base_assert(options->object_count == 1 || options->disk != NULL);
+	if (intake == NULL)
+		return base_fail(err, -ENOMEM, "migration: intake");
+	if (pthread_mutex_init(&intake->lock, NULL) != 0)
+		base_bug("intake: no mutex");
+	intake->memory = options->memory;
+	intake->disk = options->disk;
+	intake->disk_context = options->disk_context;
+	if (objects_new(intake, options) < 0 || channels_new(intake, options->channel_count) < 0) {
+		mig_intake_free(intake);
+		return base_fail(err, -ENOMEM, "migration: intake of %" PRIu32 " objects",
+				 options->object_count);
+	}
+	*ret_intake = intake;
+	return 0;
+}
+
+void mig_intake_free(struct mig_intake *intake)
+{
+	if (intake == NULL)
+		return;
+	for (uint32_t i = 0; i < intake->object_count; i++)
+		free(intake->objects[i].generations);
+	for (uint32_t i = 1; i <= intake->channel_count; i++) {
+		free(intake->channels[i].bounce);
+		free(intake->channels[i].plain);
+	}
+	free(intake->objects);
+	free(intake->sizes);
+	free(intake->touched);
+	(void)pthread_mutex_destroy(&intake->lock);
+	free(intake);
+}
+
+uint8_t *mig_intake_bounce(struct mig_intake *intake, uint32_t channel)
+{
+	base_assert(channel > 0 && channel <= intake->channel_count);
+	return intake->channels[channel].bounce;
+}
+
+/* --- rounds --- */
+
+int mig_intake_round(struct mig_intake *intake, uint32_t number, bool last, struct base_error *err)
+{
+	if (number == UINT32_MAX || number != intake->round || intake->last || intake->open)
+		return base_fail(err, -EPROTO,
+				 "migration: round %" PRIu32 " begins, expected %" PRIu32 "%s",
+				 number, intake->round,
+				 intake->last   ? ", and there was a last one"
+				 : intake->open ? " after the end of the one before"
+						: "");
+	intake->round = number + 1;
+	intake->last = last;
+	intake->open = true;
+	intake->failure_count = 0;
+	intake->barrier_count = 0;
+	for (uint32_t i = 1; i <= intake->channel_count; i++)
+		intake->channels[i].at_barrier = false;
+	return 0;
+}
+
+static int in_round(const struct mig_intake *intake, uint32_t channel, uint32_t number,
+		    const char *what, struct base_error *err)
+{
+	if (!intake->open || number + 1 != intake->round || intake->channels[channel].at_barrier)
+		return base_fail(err, -EPROTO,
+				 "migration %s of round %" PRIu32 " on channel %" PRIu32
+				 ": the round is %" PRIu32 "%s",
+				 what, number, channel, intake->round - 1,
+				 intake->channels[channel].at_barrier ? ", behind its barrier"
+								      : "");
+	return 0;
+}
+
+int mig_intake_barrier(struct mig_intake *intake, uint32_t channel, uint32_t number,
+		       struct base_error *err)
+{
+	int r = in_round(intake, channel, number, "barrier", err);
+	BASE_LOCKED(&intake->lock);
+
+	if (r < 0)
+		return r;
+	intake->channels[channel].at_barrier = true;
+	if (++intake->barrier_count < intake->channel_count)
+		return 0;
+	intake->open = false;
+	return 1;
+}
+
+uint32_t mig_intake_failures(const struct mig_intake *intake, struct mig_failure *ret_failures)
+{
+	memcpy(ret_failures, intake->failures, intake->failure_count * sizeof(*ret_failures));
+	return intake->failure_count;
+}
+
+bool mig_intake_is_whole(const struct mig_intake *intake)
+{
+	return intake->last && !intake->open;
+}
+
+struct mig_intake_counts mig_intake_counts(const struct mig_intake *intake)
+{
+	return (struct mig_intake_counts){
+		.chunks = atomic_load(&intake->chunks),
+		.page_count = atomic_load(&intake->page_count),
+		.zero_pages = atomic_load(&intake->zero_pages),
+	};
+}
+
+/* --- chunks --- */
+
+/* A checksum does not fit: perhaps the guest's doing, the source will say. */
+static int failed(struct mig_intake *intake, const struct mig_chunk *chunk, struct base_error *err)
+{
+	BASE_LOCKED(&intake->lock);
+
+	if (intake->last || chunk->object != 0)
+		return base_fail(err, -EBADMSG,
+				 "migration chunk: %" PRIu32 " units from %" PRIu64
+				 " of object %u: the checksum is wrong",
+				 chunk->count, chunk->first, (unsigned int)chunk->object);
+	if (intake->failure_count == MIG_FAILURES_MAX)
+		return base_fail(err, -EBADMSG,
+				 "migration: more than %u checksums of a round are wrong",
+				 MIG_FAILURES_MAX);
+	intake->failures[intake->failure_count++] = (struct mig_failure){ .first = chunk->first,
+									  .count = chunk->count,
+									  .object = chunk->object };
+	return 0;
+}
+
+/* Pages are touched by one channel each; words are shared. */
+static void touch(struct mig_intake *intake, uint64_t page)
+{
+	(void)__atomic_fetch_or(&intake->touched[page / 64], 1ULL << page % 64, __ATOMIC_RELAXED);
+}
+
+static bool is_touched(const struct mig_intake *intake, uint64_t page)
+{
+	return (__atomic_load_n(&intake->touched[page / 64], __ATOMIC_RELAXED) &
+		1ULL << page % 64) != 0;
+}
+
+static int take_pages(struct mig_intake *intake, const struct mig_chunk *chunk,
+		      struct base_error *err)
+{
+	uint8_t *pages = intake->memory + chunk->first * MIG_PAGE_BYTES;
+
+	if (chunk->region != MIG_REGION_MEMORY ||
+	    chunk->offset_bytes != chunk->first * MIG_PAGE_BYTES)
+		return base_fail(err, -EBADMSG,
+				 "migration chunk: pages from %" PRIu64 " at %" PRIu64
+				 " of region %" PRIu32 ", expected at their place",
+				 chunk->first, chunk->offset_bytes, chunk->region);
+	for (uint32_t i = 0; i < chunk->count; i++)
+		touch(intake, chunk->first + i);
+	atomic_fetch_add(&intake->page_count, chunk->count);
+#ifndef GODWIT_MUTANT_MIG_CHECKSUM
+	if (base_crc32c(0, pages, (size_t)chunk->count * MIG_PAGE_BYTES) != chunk->crc)
+		return failed(intake, chunk, err);
+#endif
+	return 0;
+}
+
+static int in_bounce(const struct mig_chunk *chunk, struct base_error *err)
+{
+	if (chunk->region != MIG_REGION_BOUNCE ||
+	    chunk->offset_bytes > MIG_BOUNCE_BYTES - chunk->stored_bytes)
+		return base_fail(err, -EBADMSG,
+				 "migration chunk: %" PRIu32 " bytes at %" PRIu64
+				 " of region %" PRIu32 ", expected in the bounce region",
+				 chunk->stored_bytes, chunk->offset_bytes, chunk->region);
+	return 0;
+}
+
+/* Compressed bytes are the sender's own copy: their checksum never fails by a guest's doing. */
+static int take_compressed(struct mig_intake *intake, struct channel *channel,
+			   const struct mig_chunk *chunk, struct base_error *err)
+{
+	uint32_t bytes = chunk->count * MIG_PAGE_BYTES;
+	int r = in_bounce(chunk, err);
+
+	if (r < 0)
+		return r;
+	if (LZ4_decompress_safe((const char *)channel->bounce + chunk->offset_bytes,
+				(char *)channel->plain, (int)chunk->stored_bytes,
+				(int)bytes) != (int)bytes ||
+	    base_crc32c(0, channel->plain, bytes) != chunk->crc)
+		return base_fail(err, -EBADMSG,
+				 "migration chunk: pages from %" PRIu64
+				 ": compressed bytes are damaged",
+				 chunk->first);
+	for (uint32_t i = 0; i < chunk->count; i++)
+		touch(intake, chunk->first + i);
+	memcpy(intake->memory + chunk->first * MIG_PAGE_BYTES, channel->plain, bytes);
+	atomic_fetch_add(&intake->page_count, chunk->count);
+	return 0;
+}
+
+/* Memory that nobody wrote reads zero, and stays without pages of the host. */
+static int take_zeros(struct mig_intake *intake, const struct mig_chunk *chunk)
+{
+	for (uint64_t page = chunk->first; page < chunk->first + chunk->count; page++)
+		if (is_touched(intake, page))
+			memset(intake->memory + page * MIG_PAGE_BYTES, 0, MIG_PAGE_BYTES);
+	atomic_fetch_add(&intake->zero_pages, chunk->count);
+	return 0;
+}
+
+static int take_blocks(struct mig_intake *intake, struct channel *channel,
+		       const struct mig_chunk *chunk, struct base_error *err)
+{
+	const uint8_t *bytes = channel->bounce + chunk->offset_bytes;
+	int r = in_bounce(chunk, err);
+
+	if (r < 0)
+		return r;
+	if (base_crc32c(0, bytes, chunk->stored_bytes) != chunk->crc)
+		return failed(intake, chunk, err);
+	return intake->disk->write(intake->disk_context, chunk->object, chunk->first, bytes,
+				   chunk->count, err);
+}
+
+static int take(struct mig_intake *intake, struct channel *channel, const struct mig_chunk *chunk,
+		struct base_error *err)
+{
+	switch (chunk->kind) {
+	case MIG_CHUNK_PAGES:
+		return take_pages(intake, chunk, err);
+	case MIG_CHUNK_LZ4:
+		return take_compressed(intake, channel, chunk, err);
+	case MIG_CHUNK_ZEROS:
+		return take_zeros(intake, chunk);
+	case MIG_CHUNK_BLOCKS:
+		return take_blocks(intake, channel, chunk, err);
+	case MIG_CHUNK_CLEAR:
+	case MIG_CHUNK_UNMAP:
+		return intake->disk->clear(intake->disk_context, chunk->object, chunk->first,
+					   chunk->count, chunk->kind == MIG_CHUNK_UNMAP, err);
+	case MIG_CHUNK_INVALID:
+	case MIG_CHUNK_KINDS:
+	default:
+		base_bug("chunk of kind %d", (int)chunk->kind);
+	}
+}
+
+int mig_intake_chunk(struct mig_intake *intake, uint32_t channel,
+		     const uint8_t bytes[MIG_CHUNK_BYTES], struct base_error *err)
+{
+	struct mig_chunk chunk;
+	atomic_uint_fast64_t *generation = NULL;
+	int r = mig_chunk_decode(bytes, intake->sizes, intake->object_count, &chunk, err);
+
+	if (r == 0)
+		r = in_round(intake, channel, chunk.round, "chunk", err);
+	if (r < 0)
+		return r;
+	if (!intake->last &&
+	    channel != mig_channel_of(chunk.object, chunk.first, intake->channel_count))
+		return base_fail(err, -EPROTO,
+				 "migration chunk: units from %" PRIu64
+				 " of object %u on channel %" PRIu32 ", which is not theirs",
+				 chunk.first, (unsigned int)chunk.object, channel);
+	generation = &intake->objects[chunk.object]
+			      .generations[chunk.first / units_per_span(chunk.object)];
+	atomic_fetch_add(&intake->chunks, 1);
+#ifndef GODWIT_MUTANT_MIG_GENERATION
+	if (chunk.generation < atomic_load(generation))
+		return base_fail(err, -EBADMSG,
+				 "migration chunk: units from %" PRIu64
+				 " of object %u: generation %" PRIu64 " after %" PRIu64,
+				 chunk.first, (unsigned int)chunk.object, chunk.generation,
+				 (uint64_t)atomic_load(generation));
+#endif
+	atomic_store(generation, chunk.generation);
+	return take(intake, &intake->channels[channel], &chunk, err);
+}
