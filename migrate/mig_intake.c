@@ -309,11 +309,12 @@ static int take_zeros(struct mig_intake *intake, const struct mig_chunk *chunk)
 static int take_blocks(struct mig_intake *intake, struct channel *channel,
 		       const struct mig_chunk *chunk, struct base_error *err)
 {
-	const uint8_t *bytes = channel->bounce + chunk->offset_bytes;
+	const uint8_t *bytes = NULL;
 	int r = in_bounce(chunk, err);
 
 	if (r < 0)
 		return r;
+	bytes = channel->bounce + chunk->offset_bytes;
 	if (base_crc32c(0, bytes, chunk->stored_bytes) != chunk->crc)
 		return failed(intake, chunk, err);
 	return intake->disk->write(intake->disk_context, chunk->object, chunk->first, bytes,

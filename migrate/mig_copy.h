@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A source's rounds over memory: dirty pages become chunks on all data channels at once.
+ *
+ * The caller harvests, and sends the harvest of the round; memory may change meanwhile, and what
+ * changed is in the next harvest.  While the VM runs each span has its channel; in the last round
+ * channels take spans as they come to them, so that none waits.  Pages that were never touched
+ * are not in the first round at all: the destination's memory is zero.
+ * docs/migrate/protocol.md, sections 4 and 5.
+ *
+ * Threads: one; a round runs on the pool's as well, one a channel.
+ */
+#ifndef MIGRATE_MIG_COPY_H
+#define MIGRATE_MIG_COPY_H
+
+#include "base/pool.h"
+#include "migrate/mig_intake.h"
+#include "migrate/mig_link.h"
+
+struct mig_copy;
+
+struct mig_copy_options {
+	const uint8_t *memory; /* borrowed */
+	uint64_t page_count;
+	struct mig_link *const *links; /* of the data channels, in their order; copied */
+	uint32_t channel_count;
+	struct base_pool
+		*pool; /* borrowed; idle during a round, channel_count - 1 threads or more */
+};
+
+struct mig_copy_counts {
+	uint64_t chunks;
+	uint64_t page_count;
+	uint64_t zero_pages;
+};
+
+/* -ENOMEM. */
+BASE_MUST_CHECK int mig_copy_new(const struct mig_copy_options *options, struct mig_copy **ret_copy,
+				 struct base_error *err);
+void mig_copy_free(struct mig_copy *copy);
+
+/**
+ * mig_copy_round - send the pages of @dirty, and a barrier on each channel.
+ * @dirty: a bit a page, bit i of word w is page 64 * w + i; none beyond the last page.
+ * @last: the VM is paused.
+ * What mig_link_send() gives; then the other channels come to an end at their next chunk.
+ */
+BASE_MUST_CHECK int mig_copy_round(struct mig_copy *copy, const uint64_t *dirty, uint32_t number,
+				   bool last, struct base_error *err);
+
+/**
+ * mig_copy_forgive - what the destination reported, against a harvest made after the report.
+ * Each chunk has to have a page in @harvest; then all of it is put into @harvest.  -EBADMSG: a
+ * chunk that nobody wrote to, or that is not of memory: bytes were damaged on their way.
+ */
+BASE_MUST_CHECK int mig_copy_forgive(const struct mig_copy *copy,
+				     const struct mig_failure *failures, uint32_t count,
+				     uint64_t *harvest, struct base_error *err);
+
+struct mig_copy_counts mig_copy_counts(const struct mig_copy *copy); /* any thread */
+
+#endif

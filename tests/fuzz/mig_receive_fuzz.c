@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A destination's data channel and what it makes of chunks, from a hostile source.  The input is a
+ * list of frames without the checksums of header and body, which are put in here, as nothing gets
+ * far without them: type, flags, two bytes of length, eight of region and place (WRITE), body.  A
+ * flag breaks a byte of the header.  Nothing is written outside memory and bounce region, and
+ * images are asked for their sectors only.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/crc32c.h"
+#include "migrate/mig_intake.h"
+#include "migrate/mig_link.h"
+
+#define PAGES        300u /* two spans */
+#define SECTORS      5000u
+#define RECORD_BYTES 12u
+#define STREAM_BYTES (64u << 10) /* goes into a socket at once */
+#define FLAG_BROKEN  1u
+#define FLAG_LAST    2u
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static uint8_t memory[PAGES * MIG_PAGE_BYTES];
+static const struct mig_object objects[] = { { .unit_count = PAGES }, { .unit_count = SECTORS } };
+
+static void in_image(uint64_t sector, uint32_t count)
+{
+	if (count == 0 || count > SECTORS || sector > SECTORS - count)
+		abort();
+}
+
+static int disk_write(void *context, uint16_t object, uint64_t sector, const uint8_t *bytes,
+		      uint32_t count, struct base_error *err)
+{
+	(void)context;
+	(void)err;
+	in_image(sector, count);
+	(void)base_crc32c(0, bytes, (size_t)count * MIG_SECTOR_BYTES); /* may be read */
+	return object == 1 ? 0 : -1;
+}
+
+static int disk_clear(void *context, uint16_t object, uint64_t sector, uint32_t count, bool unmap,
+		      struct base_error *err)
+{
+	(void)context;
+	(void)unmap;
+	(void)err;
+	in_image(sector, count);
+	return object == 1 ? 0 : -1;
+}
+
+/* The input as frames; returns their bytes. */
+static size_t compose(const uint8_t *data, size_t size, uint8_t *stream)
+{
+	size_t used = 0;
+
+	while (size >= RECORD_BYTES) {
+		struct mig_frame frame = { .type = (enum mig_type)data[0] };
+		uint8_t flags = data[1];
+		size_t body = base_get_le16(data + 2);
+
+		body = body < size - RECORD_BYTES ? body : size - RECORD_BYTES;
+		if (used + MIG_FRAME_BYTES + body > STREAM_BYTES)
+			break;
+		frame.body_bytes = (uint32_t)body;
+		if (frame.type == MIG_TYPE_WRITE) {
+			frame.region = data[4];
+			frame.offset_bytes = base_get_le64(data + 4) >> 8;
+		} else {
+			frame.body_crc = base_crc32c(0, data + RECORD_BYTES, body);
+		}
+		mig_frame_encode(&frame, stream + used);
+		if ((flags & FLAG_BROKEN) != 0)
+			stream[used + data[4] % MIG_FRAME_BYTES] ^= data[5];
+		memcpy(stream + used + MIG_FRAME_BYTES, data + RECORD_BYTES, body);
+		used += MIG_FRAME_BYTES + body;
+		data += RECORD_BYTES + body;
+		size -= RECORD_BYTES + body;
+	}
+	return used;
+}
+
+/* One message for the intake; false: the migration has failed. */
+static bool take(struct mig_intake *intake, const struct mig_received *received, uint32_t *round,
+		 bool last)
+{
+	int r = 0;
+
+	if (received->type == MIG_TYPE_CHUNK)
+		return mig_intake_chunk(intake, 1, received->body, NULL) == 0;
+	if (received->type != MIG_TYPE_BARRIER)
+		return true;
+	r = mig_intake_barrier(intake, 1, base_get_le32(received->body), NULL);
+	if (r == 1 && !mig_intake_is_whole(intake))
+		return mig_intake_round(intake, ++*round, last, NULL) == 0;
+	return r == 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static uint8_t stream[STREAM_BYTES];
+	const struct mig_disk_ops ops = { .write = disk_write, .clear = disk_clear };
+	const struct mig_intake_options options = { .memory = memory,
+						    .objects = objects,
+						    .object_count = 2,
+						    .channel_count = 1,
+						    .disk = &ops };
+	struct mig_link_options link_options = { .timeout_ms = 1000 };
+	struct mig_intake *intake = NULL;
+	struct mig_link *link = NULL;
+	struct mig_received received;
+	uint32_t round = 0;
+	size_t bytes = 0;
+	bool last = false;
+	int fds[2];
+
+	if (size < 1)
+		return 0;
+	last = (data[0] & FLAG_LAST) != 0;
+	bytes = compose(data + 1, size - 1, stream);
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) != 0)
+		abort();
+	link_options.fd = fds[1];
+	if (mig_intake_new(&options, &intake, NULL) < 0 ||
+	    mig_link_new(&link_options, &link, NULL) < 0 ||
+	    mig_intake_round(intake, 0, false, NULL) < 0)
+		abort();
+	mig_link_register(link, MIG_REGION_MEMORY, memory, sizeof(memory));
+	mig_link_register(link, MIG_REGION_BOUNCE, mig_intake_bounce(intake, 1), MIG_BOUNCE_BYTES);
+	if (write(fds[0], stream, bytes) != (ssize_t)bytes)
+		abort();
+	(void)close(fds[0]);
+	while (mig_link_receive(link, &received, NULL) == 0 &&
+	       take(intake, &received, &round, last))
+		continue;
+	mig_link_free(link);
+	mig_intake_free(intake);
+	(void)close(fds[1]);
+	return 0;
+}
