@@ -37,7 +37,7 @@ struct mig_intake {
 
 	uint32_t round; /* 0: none yet, else number + 1 */
 	bool last;
-	bool open; /* chunks may come */
+	atomic_bool open; /* chunks may come */
 
 	atomic_uint_fast64_t chunks;
 	atomic_uint_fast64_t page_count;
