@@ -80,7 +80,8 @@ void mig_link_register(struct mig_link *link, uint32_t number, uint8_t *memory, 
 {
 	base_assert(number > 0 && number < MIG_REGIONS_MAX && memory != NULL);
 	base_assert(link->regions[number].memory == NULL);
-	link->regions[number] = (struct region){ .memory = memory, .size_bytes = size_bytes };
+	link->regions[number].memory = memory;
+	link->regions[number].size_bytes = size_bytes;
 }
 
 void mig_link_cancel(struct mig_link *link)
@@ -268,7 +269,7 @@ int mig_link_receive(struct mig_link *link, struct mig_received *ret_received,
 {
 	for (;;) {
 		uint8_t header[MIG_FRAME_BYTES];
-		struct mig_frame frame;
+		struct mig_frame frame = { .type = MIG_TYPE_INVALID };
 		int r = receive_all(link, header, sizeof(header), false, err);
 
 		if (r == 0)
