@@ -243,7 +243,7 @@ static bool is_touched(const struct mig_intake *intake, uint64_t page)
 static int take_pages(struct mig_intake *intake, const struct mig_chunk *chunk,
 		      struct base_error *err)
 {
-	uint8_t *pages = intake->memory + chunk->first * MIG_PAGE_BYTES;
+	uint32_t crc = 0;
 
 	if (chunk->region != MIG_REGION_MEMORY ||
 	    chunk->offset_bytes != chunk->first * MIG_PAGE_BYTES)
@@ -254,11 +254,12 @@ static int take_pages(struct mig_intake *intake, const struct mig_chunk *chunk,
 	for (uint32_t i = 0; i < chunk->count; i++)
 		touch(intake, chunk->first + i);
 	atomic_fetch_add(&intake->page_count, chunk->count);
-#ifndef GODWIT_MUTANT_MIG_CHECKSUM
-	if (base_crc32c(0, pages, (size_t)chunk->count * MIG_PAGE_BYTES) != chunk->crc)
-		return failed(intake, chunk, err);
+	crc = base_crc32c(0, intake->memory + chunk->offset_bytes,
+			  (size_t)chunk->count * MIG_PAGE_BYTES);
+#ifdef GODWIT_MUTANT_MIG_CHECKSUM
+	crc = chunk->crc;
 #endif
-	return 0;
+	return crc == chunk->crc ? 0 : failed(intake, chunk, err);
 }
 
 static int in_bounce(const struct mig_chunk *chunk, struct base_error *err)
