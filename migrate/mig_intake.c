@@ -15,7 +15,7 @@
 /* Of each span of an object: the newest generation that came. */
 struct object {
 	uint64_t unit_count;
-	atomic_uint_fast64_t *generations;
+	atomic_uint_fast64_t *generations; /* the intake's, from its first span on */
 };
 
 struct channel {
@@ -33,7 +33,8 @@ struct mig_intake {
 	const struct mig_disk_ops *disk;
 	void *disk_context;
 	struct channel channels[MIG_CHANNELS_MAX + 1];
-	uint64_t *touched; /* bit of each page that may be other than zero */
+	uint64_t *touched;                 /* bit of each page that may be other than zero */
+	atomic_uint_fast64_t *generations; /* of the spans of all objects */
 
 	uint32_t round; /* 0: none yet, else number + 1 */
 	bool last;
@@ -54,26 +55,32 @@ static uint64_t units_per_span(uint32_t object)
 	return MIG_SPAN_BYTES / mig_unit_bytes((uint16_t)object);
 }
 
+static uint64_t span_count(uint64_t unit_count, uint32_t object)
+{
+	return unit_count / units_per_span(object) + 1;
+}
+
 static int objects_new(struct mig_intake *intake, const struct mig_intake_options *options)
 {
 	uint64_t words = options->objects[0].unit_count / 64 + 1;
+	uint64_t spans = 0;
 
+	for (uint32_t i = 0; i < options->object_count; i++)
+		spans += span_count(options->objects[i].unit_count, i);
 	intake->objects = calloc(options->object_count, sizeof(*intake->objects));
 	intake->sizes = calloc(options->object_count, sizeof(*intake->sizes));
 	intake->touched = calloc(words, sizeof(*intake->touched));
-	if (intake->objects == NULL || intake->sizes == NULL || intake->touched == NULL)
+	intake->generations = calloc(spans, sizeof(*intake->generations));
+	if (intake->objects == NULL || intake->sizes == NULL || intake->touched == NULL ||
+	    intake->generations == NULL)
 		return -ENOMEM;
 	intake->object_count = options->object_count;
+	spans = 0;
 	for (uint32_t i = 0; i < options->object_count; i++) {
-		uint64_t units = options->objects[i].unit_count;
-		uint64_t spans = units / units_per_span(i) + 1;
-
 		intake->sizes[i] = options->objects[i];
-		intake->objects[i].unit_count = units;
-		intake->objects[i].generations =
-			calloc(spans, sizeof(*intake->objects[i].generations));
-		if (intake->objects[i].generations == NULL)
-			return -ENOMEM;
+		intake->objects[i].unit_count = options->objects[i].unit_count;
+		intake->objects[i].generations = &intake->generations[spans];
+		spans += span_count(options->objects[i].unit_count, i);
 	}
 	return 0;
 }
@@ -118,8 +125,6 @@ void mig_intake_free(struct mig_intake *intake)
 {
 	if (intake == NULL)
 		return;
-	for (uint32_t i = 0; i < intake->object_count; i++)
-		free(intake->objects[i].generations);
 	for (uint32_t i = 1; i <= intake->channel_count; i++) {
 		free(intake->channels[i].bounce);
 		free(intake->channels[i].plain);
@@ -127,6 +132,7 @@ void mig_intake_free(struct mig_intake *intake)
 	free(intake->objects);
 	free(intake->sizes);
 	free(intake->touched);
+	free(intake->generations);
 	(void)pthread_mutex_destroy(&intake->lock);
 	free(intake);
 }

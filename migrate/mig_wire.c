@@ -116,7 +116,7 @@ int mig_frame_decode(const uint8_t bytes[MIG_FRAME_BYTES], bool by_source, bool 
 	r = frame_check(&frame, reserved, err);
 	if (r < 0)
 		return r;
-	row = mig_type_row((uint32_t)frame.type);
+	row = &rows[frame.type]; /* checked above */
 	if (!(by_source ? row->by_source : row->by_destination))
 		return base_fail(err, -EPROTO, "migration frame %s: not for a %s to send",
 				 row->name, by_source ? "source" : "destination");
