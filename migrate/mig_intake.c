@@ -12,12 +12,6 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 
-/* Of each span of an object: the newest generation that came. */
-struct object {
-	uint64_t unit_count;
-	atomic_uint_fast64_t *generations; /* the intake's, from its first span on */
-};
-
 struct channel {
 	uint8_t *bounce;
 	uint8_t *plain; /* a span, before it goes where a guest's or a disk's bytes are */
@@ -26,15 +20,15 @@ struct channel {
 
 struct mig_intake {
 	uint8_t *memory;
-	struct object *objects;
-	struct mig_object *sizes; /* as the plan has them, for the decoder */
+	struct mig_object *objects;
+	uint64_t *first_spans; /* of each object, in generations */
 	uint32_t object_count;
 	uint32_t channel_count;
 	const struct mig_disk_ops *disk;
 	void *disk_context;
 	struct channel channels[MIG_CHANNELS_MAX + 1];
 	uint64_t *touched;                 /* bit of each page that may be other than zero */
-	atomic_uint_fast64_t *generations; /* of the spans of all objects */
+	atomic_uint_fast64_t *generations; /* the newest that came, of the spans of all objects */
 
 	uint32_t round; /* 0: none yet, else number + 1 */
 	bool last;
@@ -68,18 +62,17 @@ static int objects_new(struct mig_intake *intake, const struct mig_intake_option
 	for (uint32_t i = 0; i < options->object_count; i++)
 		spans += span_count(options->objects[i].unit_count, i);
 	intake->objects = calloc(options->object_count, sizeof(*intake->objects));
-	intake->sizes = calloc(options->object_count, sizeof(*intake->sizes));
+	intake->first_spans = calloc(options->object_count, sizeof(*intake->first_spans));
 	intake->touched = calloc(words, sizeof(*intake->touched));
 	intake->generations = calloc(spans, sizeof(*intake->generations));
-	if (intake->objects == NULL || intake->sizes == NULL || intake->touched == NULL ||
+	if (intake->objects == NULL || intake->first_spans == NULL || intake->touched == NULL ||
 	    intake->generations == NULL)
 		return -ENOMEM;
 	intake->object_count = options->object_count;
 	spans = 0;
 	for (uint32_t i = 0; i < options->object_count; i++) {
-		intake->sizes[i] = options->objects[i];
-		intake->objects[i].unit_count = options->objects[i].unit_count;
-		intake->objects[i].generations = &intake->generations[spans];
+		intake->objects[i] = options->objects[i];
+		intake->first_spans[i] = spans;
 		spans += span_count(options->objects[i].unit_count, i);
 	}
 	return 0;
@@ -130,7 +123,7 @@ void mig_intake_free(struct mig_intake *intake)
 		free(intake->channels[i].plain);
 	}
 	free(intake->objects);
-	free(intake->sizes);
+	free(intake->first_spans);
 	free(intake->touched);
 	free(intake->generations);
 	(void)pthread_mutex_destroy(&intake->lock);
@@ -356,7 +349,7 @@ int mig_intake_chunk(struct mig_intake *intake, uint32_t channel,
 {
 	struct mig_chunk chunk;
 	atomic_uint_fast64_t *generation = NULL;
-	int r = mig_chunk_decode(bytes, intake->sizes, intake->object_count, &chunk, err);
+	int r = mig_chunk_decode(bytes, intake->objects, intake->object_count, &chunk, err);
 
 	if (r == 0)
 		r = in_round(intake, channel, chunk.round, "chunk", err);
@@ -368,8 +361,8 @@ int mig_intake_chunk(struct mig_intake *intake, uint32_t channel,
 				 "migration chunk: units from %" PRIu64
 				 " of object %u on channel %" PRIu32 ", which is not theirs",
 				 chunk.first, (unsigned int)chunk.object, channel);
-	generation = &intake->objects[chunk.object]
-			      .generations[chunk.first / units_per_span(chunk.object)];
+	generation = &intake->generations[intake->first_spans[chunk.object] +
+					  chunk.first / units_per_span(chunk.object)];
 	atomic_fetch_add(&intake->chunks, 1);
 #ifndef GODWIT_MUTANT_MIG_GENERATION
 	if (chunk.generation < atomic_load(generation))

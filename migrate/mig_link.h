@@ -17,7 +17,7 @@
 
 #include "migrate/mig_wire.h"
 
-#define MIG_REGIONS_MAX 1026u /* memory, a bounce region, and what is to come */
+#define MIG_REGIONS_MAX 4u /* numbers from 1: memory, a bounce region, one to spare */
 
 struct mig_link;
 

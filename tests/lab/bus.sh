@@ -3,8 +3,8 @@
 # bus.sh [BOOTS]: the unmodified Debian kernel boots with 1, 2 and 4 vCPUs, BOOTS times each (3), on a
 # VHDX on the storage service and a network card in a bridge; disk and network are used, the guest's
 # heartbeat is seen, and it is shut down from outside. Before that one is saved and restored twice (in a
-# long run three times) under load. On the host it starts a lab node for that; in a node it does it. A boot that stalls shows
-# rings and channels (the command dump).
+# long run three times) under load. On the host it starts a lab node for that; in a node it does it. A
+# boot that stalls shows rings and channels (the command dump).
 set -u
 # shellcheck source=lab_lib.sh source-path=SCRIPTDIR
 . "$(dirname "$(readlink -f "$0")")/lab_lib.sh"
