@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A migration's destination: one session that waits for a source, takes the VM in, and runs it only
+ * when the register names this side, or leaves nothing of it.
+ *
+ * Peers are hostile until checked: docs/migrate/protocol.md.  The listening socket is looked at by
+ * the session; connections without a valid OPEN are dropped after 10 s, and there are few at a
+ * time.
+ *
+ * Threads: mig_in_run() on a thread of the caller's, until the end; it makes others of its own.
+ * mig_in_give_up() from any.
+ */
+#ifndef MIGRATE_MIG_IN_H
+#define MIGRATE_MIG_IN_H
+
+#include "migrate/mig_vm.h"
+
+struct mig_in;
+
+struct mig_in_options {
+	const struct mig_destination_vm *vm; /* borrowed */
+	void *vm_context;
+	int listen_fd;                     /* borrowed */
+	const struct mig_arbiter *arbiter; /* borrowed; local or the cluster's */
+	bool keeps_register;               /* answer the source's ASK from @arbiter */
+	uint32_t timeout_ms;               /* 0: 10000 */
+	uint32_t retry_ms;                 /* 0: 1000 */
+	uint32_t give_up_ms;               /* READY and not heard of: ask to be let go; 0: never */
+};
+
+enum mig_in_end {
+	MIG_IN_INVALID,
+	MIG_IN_RUNNING, /* the VM runs here, at the plan's epoch + 1 */
+	MIG_IN_GONE,    /* nothing of it is here; @err says why */
+	MIG_IN_ENDS
+};
+
+BASE_MUST_CHECK int mig_in_new(const struct mig_in_options *options, struct mig_in **ret_in,
+			       struct base_error *err);
+/* Blocks until the end.  After RUNNING the source may still ask: mig_in_linger(). */
+enum mig_in_end mig_in_run(struct mig_in *in, uint64_t *ret_epoch, struct base_error *err);
+/* Answer a source that has not heard of the end, until it has, or for @most_ms. */
+void mig_in_linger(struct mig_in *in, uint32_t most_ms);
+void mig_in_give_up(struct mig_in *in);
+void mig_in_free(struct mig_in *in); /* NULL is fine */
+
+#endif

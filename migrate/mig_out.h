@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A migration's source: one session that moves a running VM away, or leaves it where it is.
+ *
+ * It connects, shows the plan, copies round by round, pauses, sends the rest and lets the register
+ * decide (mig_switch.h).  docs/migrate/protocol.md.
+ *
+ * Threads: mig_out_run() on a thread of the caller's, until the end; it makes others of its own.
+ * Cancel and progress from any thread.
+ */
+#ifndef MIGRATE_MIG_OUT_H
+#define MIGRATE_MIG_OUT_H
+
+#include "migrate/mig_pace.h"
+#include "migrate/mig_vm.h"
+
+struct mig_out;
+
+struct mig_out_options {
+	const struct mig_source_vm *vm; /* borrowed */
+	void *vm_context;
+	/* A new connection to the destination, blocking for less than the timeout; a stream socket
+	 * whose descriptor the session closes. */
+	int (*connect)(void *context, int *ret_fd, struct base_error *err);
+	void *connect_context;
+	const struct mig_arbiter *arbiter; /* borrowed; NULL: the destination keeps the register */
+	uint64_t epoch;
+	uint32_t channel_count; /* 1 to MIG_CHANNELS_MAX */
+	uint32_t timeout_ms;    /* nothing heard for so long: the connection is lost; 0: 10000 */
+	uint32_t retry_ms;      /* between questions to the arbiter; 0: 1000 */
+	struct mig_pace_options pace;
+};
+
+enum mig_out_end {
+	MIG_OUT_INVALID,
+	MIG_OUT_MOVED,     /* it runs there; vm->release() was called */
+	MIG_OUT_CANCELLED, /* by the user: it runs here */
+	MIG_OUT_FAILED,    /* @err says why: it runs here */
+	MIG_OUT_STALE,     /* another node was given it; vm->release() was called */
+	MIG_OUT_ENDS
+};
+
+struct mig_out_progress {
+	enum mig_source_state state;
+	uint32_t round;
+	struct mig_progress_view view;
+	uint64_t sent_bytes; /* over all channels, with headers */
+	uint64_t page_count, zero_pages;
+	uint64_t left_pages; /* of the last harvest */
+};
+
+/* What it took; nanoseconds.  The phases of the blackout follow each other and add up to it. */
+struct mig_out_report {
+	uint64_t total_ns;
+	uint64_t prepare_ns; /* connect, plan, findings */
+	uint64_t copy_ns;
+	uint64_t blackout_ns; /* from the order to pause to RUNNING (or to running here again) */
+	uint64_t pause_ns, last_round_ns, state_ns, let_go_ns;
+	uint64_t check_ns;  /* SEALED to READY; destination_check_ns of it at the destination */
+	uint64_t commit_ns; /* promise and register */
+	uint64_t activate_ns;
+	uint64_t destination_check_ns, destination_activate_ns;
+	uint64_t sent_bytes;
+	uint64_t page_count, zero_pages, lz4_pages, lz4_bytes, chunks, resent_chunks;
+	uint64_t state_bytes;
+	uint32_t rounds;
+};
+
+/* -ENOMEM, -EAGAIN no threads. */
+BASE_MUST_CHECK int mig_out_new(const struct mig_out_options *options, struct mig_out **ret_out,
+				struct base_error *err);
+/* Blocks until the end.  @findings: what the destination had to object to (count 0: nothing). */
+enum mig_out_end mig_out_run(struct mig_out *out, struct mig_findings *findings,
+			     struct base_error *err);
+/* The user wants it to stay.  Before the arbiter was asked it will; afterwards the source asks for
+ * itself.  Again is fine. */
+void mig_out_cancel(struct mig_out *out);
+void mig_out_progress(struct mig_out *out, struct mig_out_progress *ret_progress);
+/* After the end. */
+void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report);
+void mig_out_free(struct mig_out *out); /* NULL is fine */
+
+#endif

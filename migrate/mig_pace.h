@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * When to switch over, and what to tell of the way there: pure, from counts and times.
+ *
+ * Each round tells how much it sent and how long that took; each harvest how much there is to send
+ * now.  The blackout that a switch now would cost is predicted from all of its parts: what is left
+ * at the rate seen, and the fixed costs (pausing, draining, device state, checking, commit,
+ * activation), as they were measured before or are assumed.  docs/migrate/pace.md.
+ *
+ * Threads: values.
+ */
+#ifndef MIGRATE_MIG_PACE_H
+#define MIGRATE_MIG_PACE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What to do when the goal is not met within the time limit. */
+enum mig_late {
+	MIG_LATE_INVALID,
+	MIG_LATE_SWITCH, /* pause, however long it takes: at a local minimum */
+	MIG_LATE_CANCEL, /* the VM stays */
+	MIG_LATES
+};
+
+struct mig_pace_options {
+	uint64_t downtime_goal_ns; /* of the blackout, all costs counted */
+	uint64_t time_limit_ns;    /* of the copying; 0: none */
+	enum mig_late late;
+	uint64_t fixed_ns; /* first guess of the fixed costs */
+};
+
+enum mig_pace_step {
+	MIG_PACE_INVALID,
+	MIG_PACE_ROUND,  /* send what was harvested, and go on */
+	MIG_PACE_SWITCH, /* pause now */
+	MIG_PACE_CANCEL, /* it will not get there */
+	MIG_PACE_STEPS
+};
+
+struct mig_pace {
+	struct mig_pace_options options;
+	/* The rest is its own. */
+	uint64_t rate_bytes_per_s; /* smoothed */
+	uint64_t best_left_bytes;  /* the least that was left after a round; UINT64_MAX: none */
+	uint32_t rounds;
+	uint32_t rounds_without_gain;
+	uint64_t begin_ns;
+	uint64_t total_bytes; /* the first round's */
+	uint64_t sent_bytes;
+	uint32_t percent; /* shown last: never goes back */
+	uint64_t left_ns; /* shown last */
+};
+
+struct mig_pace mig_pace_begin(const struct mig_pace_options *options, uint64_t now_ns,
+			       uint64_t total_bytes);
+
+/**
+ * mig_pace_next - a round has ended and the next harvest is there.
+ * @sent_bytes, @took_ns: of the round, over all channels; @left_bytes: what the harvest names.
+ */
+enum mig_pace_step mig_pace_next(struct mig_pace *pace, uint64_t now_ns, uint64_t sent_bytes,
+				 uint64_t took_ns, uint64_t left_bytes);
+
+/* The blackout that a switch with @left_bytes would cost. */
+uint64_t mig_pace_blackout_ns(const struct mig_pace *pace, uint64_t left_bytes);
+
+/* For people: how far, how fast, how long still.  Percent never falls; the time left never rises
+ * by more than what has passed since (it may stand).  @round_sent_bytes: of the round under way. */
+struct mig_progress_view {
+	uint32_t percent; /* 0 to 100; 100 only when it is over */
+	uint64_t rate_bytes_per_s;
+	uint64_t left_ns; /* UINT64_MAX: not known */
+};
+struct mig_progress_view mig_pace_view(struct mig_pace *pace, uint64_t now_ns,
+				       uint64_t round_sent_bytes, uint64_t round_bytes);
+
+#endif
