@@ -18,6 +18,7 @@ struct mig_copy {
 	uint32_t channel_count;
 	struct mig_link *links[MIG_CHANNELS_MAX];
 	struct base_pool *pool;
+	struct mig_image *images;
 	uint64_t *generations; /* of each span: the last that was sent; its channel's */
 
 	/* The round under way. */
@@ -46,6 +47,7 @@ int mig_copy_new(const struct mig_copy_options *options, struct mig_copy **ret_c
 		options->page_count / SPAN_PAGES + (options->page_count % SPAN_PAGES != 0 ? 1 : 0);
 	copy->channel_count = options->channel_count;
 	copy->pool = options->pool;
+	copy->images = options->images;
 	for (uint32_t i = 0; i < options->channel_count; i++)
 		copy->links[i] = options->links[i];
 	copy->generations = calloc(copy->span_count + 1, sizeof(*copy->generations));
@@ -68,8 +70,10 @@ void mig_copy_free(struct mig_copy *copy)
 
 struct mig_copy_counts mig_copy_counts(const struct mig_copy *copy)
 {
+	uint64_t of_images = copy->images != NULL ? mig_image_counts(copy->images).chunks : 0;
+
 	return (struct mig_copy_counts){
-		.chunks = atomic_load(&copy->chunks),
+		.chunks = atomic_load(&copy->chunks) + of_images,
 		.page_count = atomic_load(&copy->sent_pages),
 		.zero_pages = atomic_load(&copy->zero_pages),
 	};
@@ -175,6 +179,8 @@ static int channel_round(void *context, uint64_t index, struct base_error *err)
 		r = send_span(copy, link, span, err);
 		span = next_span(copy, channel, span, false);
 	}
+	if (r == 0 && copy->images != NULL)
+		r = mig_image_send(copy->images, channel + 1, link, &copy->stop, err);
 	base_put_le32(barrier, copy->round);
 	if (r == 0 && !atomic_load(&copy->stop))
 		r = mig_link_send(link, MIG_TYPE_BARRIER, barrier, sizeof(barrier), err);
@@ -186,12 +192,19 @@ static int channel_round(void *context, uint64_t index, struct base_error *err)
 int mig_copy_round(struct mig_copy *copy, const uint64_t *dirty, uint32_t number, bool last,
 		   struct base_error *err)
 {
+	int r = 0;
+
 	copy->dirty = dirty;
 	copy->round = number;
 	copy->last = last;
 	atomic_store(&copy->stop, false);
 	atomic_store(&copy->next_span, 0);
-	return base_pool_each(copy->pool, copy->channel_count, channel_round, copy, err);
+	if (copy->images != NULL)
+		mig_image_begin(copy->images, number, last);
+	r = base_pool_each(copy->pool, copy->channel_count, channel_round, copy, err);
+	if (r == 0 && copy->images != NULL)
+		mig_image_end(copy->images);
+	return r;
 }
 
 int mig_copy_forgive(const struct mig_copy *copy, const struct mig_failure *failures,

@@ -14,6 +14,7 @@
 #define MIGRATE_MIG_COPY_H
 
 #include "base/pool.h"
+#include "migrate/mig_image.h"
 #include "migrate/mig_intake.h"
 #include "migrate/mig_link.h"
 
@@ -26,10 +27,11 @@ struct mig_copy_options {
 	uint32_t channel_count;
 	struct base_pool
 		*pool; /* borrowed; idle during a round, channel_count - 1 threads or more */
+	struct mig_image *images; /* borrowed; sent behind memory in each round; NULL: none */
 };
 
 struct mig_copy_counts {
-	uint64_t chunks;
+	uint64_t chunks; /* those of images too */
 	uint64_t page_count;
 	uint64_t zero_pages;
 };

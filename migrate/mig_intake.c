@@ -12,6 +12,8 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 
+#define BOUNCE_ALIGN 4096u /* disks are written from there */
+
 struct channel {
 	uint8_t *bounce;
 	uint8_t *plain; /* a span, before it goes where a guest's or a disk's bytes are */
@@ -82,7 +84,7 @@ static int channels_new(struct mig_intake *intake, uint32_t count)
 {
 	intake->channel_count = count;
 	for (uint32_t i = 1; i <= count; i++) {
-		intake->channels[i].bounce = malloc(MIG_BOUNCE_BYTES);
+		intake->channels[i].bounce = aligned_alloc(BOUNCE_ALIGN, MIG_BOUNCE_BYTES);
 		intake->channels[i].plain = malloc(MIG_SPAN_BYTES);
 		if (intake->channels[i].bounce == NULL || intake->channels[i].plain == NULL)
 			return -ENOMEM;

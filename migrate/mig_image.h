@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A source's rounds over images: granules that were written become chunks, behind memory's, on the
+ * same channels.
+ *
+ * What was written is harvested before a round; then it is looked at, read and sent, and what
+ * changes meanwhile is in the next harvest.  While the VM runs a span belongs to its channel; in
+ * the last round channels take spans as they come to them.  docs/migrate/disks.md.
+ *
+ * Threads: as mig_copy.h, whose rounds call this.
+ */
+#ifndef MIGRATE_MIG_IMAGE_H
+#define MIGRATE_MIG_IMAGE_H
+
+#include <stdatomic.h>
+
+#include "migrate/mig_intake.h"
+#include "migrate/mig_link.h"
+
+#define MIG_GRANULE_BYTES   (64u << 10) /* what a bit stands for: what a guest writes at a time */
+#define MIG_GRANULE_SECTORS (MIG_GRANULE_BYTES / MIG_SECTOR_BYTES)
+#define MIG_RUNS_MAX        64u /* of a map, at a time */
+
+enum mig_run_kind {
+	MIG_RUN_INVALID,
+	MIG_RUN_DATA,
+	MIG_RUN_ZERO,     /* reads zero */
+	MIG_RUN_UNMAPPED, /* reads zero and takes no space */
+	MIG_RUN_NOTHING,  /* not of this image: a parent shows */
+	MIG_RUN_KINDS
+};
+
+struct mig_run {
+	uint64_t first; /* sector */
+	uint32_t count;
+	enum mig_run_kind kind;
+};
+
+/* What a range of sectors consists of: runs in order, without gaps, from its first sector on. */
+struct mig_map {
+	uint64_t first;
+	uint32_t count;
+	uint32_t run_count; /* set: 1 or more; they may end before the range does */
+	struct mig_run runs[MIG_RUNS_MAX];
+};
+
+/* Filled in by agent/; @object as in the plan, 1 and up. */
+struct mig_image_ops {
+	/* Add to @into, a bit a granule, what was written since the last harvest, which is
+	 * forgotten before it returns; with @first instead whatever may be other than unmapped.
+	 * On one thread. */
+	int (*harvest)(void *context, uint16_t object, bool first, uint64_t *into,
+		       struct base_error *err);
+	/* On the channels' threads, several at a time. */
+	int (*map)(void *context, uint16_t object, struct mig_map *map, struct base_error *err);
+	int (*read)(void *context, uint16_t object, uint64_t sector, uint8_t *to, uint32_t count,
+		    struct base_error *err);
+};
+
+struct mig_image;
+
+struct mig_image_options {
+	const struct mig_image_ops *ops; /* borrowed */
+	void *context;
+	const struct mig_object *objects; /* of the plan; the first, memory, is skipped */
+	uint32_t object_count;
+	uint32_t channel_count;
+};
+
+struct mig_image_counts {
+	uint64_t chunks;
+	uint64_t block_bytes;
+	uint64_t clear_bytes;
+	uint64_t unmap_bytes;
+};
+
+/* -ENOMEM. */
+BASE_MUST_CHECK int mig_image_new(const struct mig_image_options *options,
+				  struct mig_image **ret_image, struct base_error *err);
+void mig_image_free(struct mig_image *image); /* NULL is fine */
+
+/**
+ * mig_image_harvest - what the next round shall send; adds to what no round has sent yet.
+ * Not during a round.  @ret_bytes: of all that is to be sent now, at most.  What the ops gave.
+ */
+BASE_MUST_CHECK int mig_image_harvest(struct mig_image *image, uint64_t *ret_bytes,
+				      struct base_error *err);
+
+struct mig_image_counts mig_image_counts(const struct mig_image *image); /* any thread */
+
+/* --- for mig_copy.c --- */
+
+void mig_image_begin(struct mig_image *image, uint32_t round, bool last);
+/* What @channel (1 and up) has to send in the round; ends early once *@stop.  What the ops and
+ * mig_link_send() give. */
+BASE_MUST_CHECK int mig_image_send(struct mig_image *image, uint32_t channel, struct mig_link *link,
+				   const atomic_bool *stop, struct base_error *err);
+/* All channels have sent all. */
+void mig_image_end(struct mig_image *image);
+
+#endif
