@@ -15,19 +15,25 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What to do when the goal is not met within the time limit. */
+/* What to do when the goal is not met within the time limit, or cannot be met at all. */
 enum mig_late {
-	MIG_LATE_INVALID,
-	MIG_LATE_SWITCH, /* pause, however long it takes: at a local minimum */
-	MIG_LATE_CANCEL, /* the VM stays */
+	MIG_LATE_INVALID, /* as SWITCH */
+	MIG_LATE_SWITCH,  /* pause, however long it takes: at a local minimum */
+	MIG_LATE_CANCEL,  /* the VM stays */
 	MIG_LATES
 };
 
+#define MIG_PACE_GOAL_NS     (300 * 1000000ULL)
+#define MIG_PACE_FIXED_NS    (5 * 1000000ULL)
+#define MIG_PACE_ROUNDS_MAX  (1u << 20) /* then it is late, whatever the clock says */
+/* When it is late, rounds given to a guest in the middle of a burst. */
+#define MIG_PACE_LATE_ROUNDS 4u
+
 struct mig_pace_options {
-	uint64_t downtime_goal_ns; /* of the blackout, all costs counted */
+	uint64_t downtime_goal_ns; /* of the blackout, all costs counted; 0: MIG_PACE_GOAL_NS */
 	uint64_t time_limit_ns;    /* of the copying; 0: none */
 	enum mig_late late;
-	uint64_t fixed_ns; /* first guess of the fixed costs */
+	uint64_t fixed_ns; /* of an earlier move, or a guess; 0: MIG_PACE_FIXED_NS */
 };
 
 enum mig_pace_step {
@@ -41,15 +47,25 @@ enum mig_pace_step {
 struct mig_pace {
 	struct mig_pace_options options;
 	/* The rest is its own. */
-	uint64_t rate_bytes_per_s; /* smoothed */
-	uint64_t best_left_bytes;  /* the least that was left after a round; UINT64_MAX: none */
+	uint64_t rate_bytes_per_s; /* smoothed; 0: not known */
+	uint64_t seen_bytes;       /* what the rate is from */
+	uint64_t seen_ns;
+	uint64_t best_left_bytes; /* the least that was left after a round; UINT64_MAX: none */
+	uint64_t near_left_bytes; /* the least lately */
 	uint32_t rounds;
 	uint32_t rounds_without_gain;
+	uint32_t late_rounds; /* since it is late */
+	bool is_late;
 	uint64_t begin_ns;
-	uint64_t total_bytes; /* the first round's */
-	uint64_t sent_bytes;
-	uint32_t percent; /* shown last: never goes back */
-	uint64_t left_ns; /* shown last */
+	uint64_t gain_ns;     /* when best_left_bytes was found */
+	uint64_t round_ns;    /* when the round under way began */
+	uint64_t sent_bytes;  /* of all rounds that have ended */
+	uint64_t first_bytes; /* of the first */
+	uint64_t last_bytes;  /* of the last */
+	uint64_t left_bytes;  /* what the last harvest named */
+	uint64_t total_bytes; /* of the first round, as it was announced */
+	uint32_t percent;     /* shown last: never goes back */
+	uint64_t left_ns;     /* shown last */
 };
 
 struct mig_pace mig_pace_begin(const struct mig_pace_options *options, uint64_t now_ns,
@@ -58,6 +74,7 @@ struct mig_pace mig_pace_begin(const struct mig_pace_options *options, uint64_t 
 /**
  * mig_pace_next - a round has ended and the next harvest is there.
  * @sent_bytes, @took_ns: of the round, over all channels; @left_bytes: what the harvest names.
+ * Both in bytes of guest memory and disks, not of the connection.
  */
 enum mig_pace_step mig_pace_next(struct mig_pace *pace, uint64_t now_ns, uint64_t sent_bytes,
 				 uint64_t took_ns, uint64_t left_bytes);
@@ -65,10 +82,10 @@ enum mig_pace_step mig_pace_next(struct mig_pace *pace, uint64_t now_ns, uint64_
 /* The blackout that a switch with @left_bytes would cost. */
 uint64_t mig_pace_blackout_ns(const struct mig_pace *pace, uint64_t left_bytes);
 
-/* For people: how far, how fast, how long still.  Percent never falls; the time left never rises
- * by more than what has passed since (it may stand).  @round_sent_bytes: of the round under way. */
+/* For people: how far, how fast, how long still.  Percent never falls, the time left never rises:
+ * both may stand.  @round_sent_bytes: of the round under way, which has @round_bytes. */
 struct mig_progress_view {
-	uint32_t percent; /* 0 to 100; 100 only when it is over */
+	uint32_t percent; /* 0 to 99: who knows that it is over says 100 */
 	uint64_t rate_bytes_per_s;
 	uint64_t left_ns; /* UINT64_MAX: not known */
 };
