@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory to memory over loopback TCP through migrate's copy, channels and intake, against a bare
+ * loop: send and receive of as many bytes over as many streams with a CRC-32C at both ends.
+ *
+ *   stream_bench [--quick]
+ *
+ * Both begin with touched huge-page memory and end in untouched, so that populating it counts, and
+ * both ends are threads of this process.  Runs that are compared take turns.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/crc32c.h"
+#include "base/pool.h"
+#include "hypervisor/memory_priv.h"
+#include "migrate/mig_copy.h"
+#include "tests/support/bench_table.h"
+
+#define STREAMS_MAX 4u
+#define TIMEOUT_MS  60000u
+
+enum content {
+	RANDOM,
+	TEXT,
+	ZERO,
+	UNTOUCHED,
+	CONTENTS
+};
+static const char *const content_names[CONTENTS] = { "random", "text", "zeros", "never touched" };
+
+struct bench {
+	struct hv_memory *source;
+	uint64_t size_bytes;
+	uint32_t runs;
+	uint64_t *dirty;
+};
+
+/* One way of moving, in one run. */
+struct cost {
+	double seconds;
+	double cpu_seconds;
+};
+
+struct stream {
+	int from_fd, to_fd;
+	uint32_t index, count;
+	const uint8_t *from;
+	uint8_t *to;
+	uint64_t size_bytes;
+	uint64_t block_bytes; /* bare loop */
+	uint32_t sum;
+	struct mig_link *from_link, *to_link;
+	struct mig_intake *intake;
+	pthread_t sender, receiver;
+	struct base_error err;
+	int code;
+};
+
+/* --- filling --- */
+
+static uint64_t next_random(uint64_t *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+/* Text: words of eight letters out of 64, which LZ4 about halves. */
+static void fill(const struct bench *bench, enum content content)
+{
+	uint64_t state = 0x9e3779b97f4a7c15ULL;
+	uint8_t *to = hv_memory_base(bench->source);
+
+	for (uint64_t at = 0; at < bench->size_bytes; at += 8) {
+		uint64_t value = content >= ZERO ? 0 : next_random(&state);
+
+		if (content == TEXT)
+			value = 0x6f74207473616c20ULL + (value >> 58) * 0x0101010001ULL;
+		base_put_le64(to + at, value);
+	}
+	memset(bench->dirty, content == UNTOUCHED ? 0 : 0xff,
+	       bench->size_bytes / MIG_PAGE_BYTES / 8);
+}
+
+/* --- streams --- */
+
+static void socket_need(int r, const char *what)
+{
+	struct base_error err = { .code = 0 };
+
+	if (r < 0)
+		bench_need(base_fail_errno(&err, -errno, "%s", what), &err);
+}
+
+/* A connection over loopback. */
+static void connect_pair(struct stream *stream)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t length = sizeof(address);
+	BASE_CLOSE int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	socket_need(bind(listener, (const struct sockaddr *)&address, length), "bind");
+	socket_need(listen(listener, 1), "listen");
+	socket_need(getsockname(listener, (struct sockaddr *)&address, &length), "name");
+	stream->from_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socket_need(connect(stream->from_fd, (const struct sockaddr *)&address, length), "connect");
+	stream->to_fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	socket_need(stream->to_fd, "accept");
+}
+
+static void start(pthread_t *thread, void *(*run)(void *context), void *context)
+{
+	struct base_error err = { .code = 0 };
+	int r = pthread_create(thread, NULL, run, context);
+
+	if (r != 0)
+		bench_need(base_fail_errno(&err, -r, "thread"), &err);
+}
+
+static double cpu_seconds(void)
+{
+	struct rusage usage;
+
+	(void)getrusage(RUSAGE_SELF, &usage);
+	return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+	       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
+/* --- the bare loop --- */
+
+static void *bare_send(void *context)
+{
+	struct stream *stream = context;
+
+	for (uint64_t at = stream->index * stream->block_bytes; at < stream->size_bytes;
+	     at += stream->count * stream->block_bytes) {
+		uint64_t done = 0;
+
+		stream->sum ^= base_crc32c(0, stream->from + at, stream->block_bytes);
+		while (done < stream->block_bytes) {
+			ssize_t sent = send(stream->from_fd, stream->from + at + done,
+					    stream->block_bytes - done, MSG_NOSIGNAL);
+
+			socket_need(sent < 0 ? -1 : 0, "send");
+			done += (uint64_t)sent;
+		}
+	}
+	return NULL;
+}
+
+static void *bare_receive(void *context)
+{
+	struct stream *stream = context;
+	uint32_t sum = 0;
+
+	for (uint64_t at = stream->index * stream->block_bytes; at < stream->size_bytes;
+	     at += stream->count * stream->block_bytes) {
+		uint64_t done = 0;
+
+		while (done < stream->block_bytes) {
+			ssize_t got = recv(stream->to_fd, stream->to + at + done,
+					   stream->block_bytes - done, MSG_WAITALL);
+
+			socket_need(got <= 0 ? -1 : 0, "receive");
+			done += (uint64_t)got;
+		}
+		sum ^= base_crc32c(0, stream->to + at, stream->block_bytes);
+	}
+	stream->code = (int)sum;
+	return NULL;
+}
+
+static void bare_run(struct stream *streams, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		start(&streams[i].receiver, bare_receive, &streams[i]);
+		start(&streams[i].sender, bare_send, &streams[i]);
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		(void)pthread_join(streams[i].sender, NULL);
+		(void)pthread_join(streams[i].receiver, NULL);
+		if ((uint32_t)streams[i].code != streams[i].sum)
+			base_bug("bare loop: damaged");
+	}
+}
+
+/* --- ours --- */
+
+static void *move_receive(void *context)
+{
+	struct stream *stream = context;
+	struct mig_received received = { .type = MIG_TYPE_INVALID };
+
+	while (received.type != MIG_TYPE_BARRIER && stream->code >= 0) {
+		stream->code = mig_link_receive(stream->to_link, &received, &stream->err);
+		if (stream->code == 0 && received.type == MIG_TYPE_CHUNK)
+			stream->code = mig_intake_chunk(stream->intake, stream->index + 1,
+							received.body, &stream->err);
+		else if (stream->code == 0)
+			stream->code =
+				mig_intake_barrier(stream->intake, stream->index + 1,
+						   base_get_le32(received.body), &stream->err);
+	}
+	return NULL;
+}
+
+static void links_new(struct stream *stream)
+{
+	struct mig_link_options options = { .fd = stream->from_fd,
+					    .is_source = true,
+					    .timeout_ms = TIMEOUT_MS };
+	struct base_error err = { .code = 0 };
+
+	bench_need(mig_link_new(&options, &stream->from_link, &err), &err);
+	options.fd = stream->to_fd;
+	options.is_source = false;
+	bench_need(mig_link_new(&options, &stream->to_link, &err), &err);
+	mig_link_register(stream->to_link, MIG_REGION_MEMORY, stream->to, stream->size_bytes);
+	mig_link_register(stream->to_link, MIG_REGION_BOUNCE,
+			  mig_intake_bounce(stream->intake, stream->index + 1), MIG_BOUNCE_BYTES);
+}
+
+static void move_run(const struct bench *bench, struct stream *streams, uint32_t count)
+{
+	struct mig_object object = { .unit_count = bench->size_bytes / MIG_PAGE_BYTES };
+	struct mig_intake_options intake_options = { .memory = streams[0].to,
+						     .objects = &object,
+						     .object_count = 1,
+						     .channel_count = count };
+	struct mig_link *links[STREAMS_MAX];
+	struct mig_copy_options options = { .memory = streams[0].from,
+					    .page_count = object.unit_count,
+					    .links = links,
+					    .channel_count = count };
+	struct mig_intake *intake = NULL;
+	struct mig_copy *copy = NULL;
+	struct base_error err = { .code = 0 };
+
+	bench_need(mig_intake_new(&intake_options, &intake, &err), &err);
+	bench_need(mig_intake_round(intake, 0, true, &err), &err);
+	bench_need(base_pool_new(count, "mover", &options.pool, &err), &err);
+	for (uint32_t i = 0; i < count; i++) {
+		streams[i].intake = intake;
+		links_new(&streams[i]);
+		links[i] = streams[i].from_link;
+		start(&streams[i].receiver, move_receive, &streams[i]);
+	}
+	bench_need(mig_copy_new(&options, &copy, &err), &err);
+	bench_need(mig_copy_round(copy, bench->dirty, 0, true, &err), &err);
+	for (uint32_t i = 0; i < count; i++) {
+		(void)pthread_join(streams[i].receiver, NULL);
+		bench_need(streams[i].code, &streams[i].err);
+		mig_link_free(streams[i].from_link);
+		mig_link_free(streams[i].to_link);
+	}
+	if (!mig_intake_is_whole(intake))
+		base_bug("move: not whole");
+	mig_copy_free(copy);
+	base_pool_free(options.pool);
+	mig_intake_free(intake);
+}
+
+/* @block_bytes 0: ours. */
+static struct cost run(const struct bench *bench, uint32_t count, uint64_t block_bytes)
+{
+	struct stream streams[STREAMS_MAX];
+	struct hv_memory *memory = NULL;
+	struct base_error err = { .code = 0 };
+	uint64_t begin_ns = 0;
+	struct cost cost = { .seconds = 0 };
+
+	bench_need(hv_memory_new(bench->size_bytes, HV_MEMORY_AUTO, &memory, &err), &err);
+	for (uint32_t i = 0; i < count; i++) {
+		streams[i] = (struct stream){ .index = i,
+					      .count = count,
+					      .from = hv_memory_base(bench->source),
+					      .to = hv_memory_base(memory),
+					      .size_bytes = bench->size_bytes,
+					      .block_bytes = block_bytes };
+		connect_pair(&streams[i]);
+	}
+	cost.cpu_seconds = -cpu_seconds();
+	begin_ns = bench_now_ns();
+	if (block_bytes > 0)
+		bare_run(streams, count);
+	else
+		move_run(bench, streams, count);
+	cost.seconds = (double)(bench_now_ns() - begin_ns) / 1e9;
+	cost.cpu_seconds += cpu_seconds();
+	for (uint32_t i = 0; i < count; i++) {
+		(void)close(streams[i].from_fd);
+		(void)close(streams[i].to_fd);
+	}
+	if (memcmp(hv_memory_base(memory), hv_memory_base(bench->source), bench->size_bytes) != 0)
+		base_bug("the destination is not the same");
+	hv_memory_free(memory);
+	return cost;
+}
+
+static void compare(const struct bench *bench, enum content content, uint32_t count)
+{
+	static const uint64_t blocks[] = { 0, 1ULL << 20, 256ULL << 10 };
+	struct bench_series rates[3] = { { .count = 0 } };
+	struct bench_series cpus[3] = { { .count = 0 } };
+	struct bench_series ratios = { .count = 0 };
+	double gib = (double)bench->size_bytes / (1 << 30);
+
+	for (uint32_t i = 0; i < bench->runs; i++) {
+		double seconds[3] = { 0 };
+
+		for (uint32_t turn = 0; turn < 3; turn++) {
+			uint32_t which = (i + turn) % 3;
+			struct cost cost = run(bench, count, blocks[which]);
+
+			seconds[which] = cost.seconds;
+			bench_add(&rates[which], gib / cost.seconds);
+			bench_add(&cpus[which], cost.cpu_seconds);
+		}
+		bench_add(&ratios,
+			  (seconds[1] < seconds[2] ? seconds[1] : seconds[2]) / seconds[0]);
+	}
+	bench_title("%s, %" PRIu64 " MiB, %" PRIu32 " channels", content_names[content],
+		    bench->size_bytes >> 20, count);
+	bench_row("  move", &rates[0], "GiB/s", "%.2f s of processors", bench_median(&cpus[0]));
+	bench_row("  bare loop, 1 MiB", &rates[1], "GiB/s", "%.2f s of processors",
+		  bench_median(&cpus[1]));
+	bench_row("  bare loop, 256 KiB", &rates[2], "GiB/s", "%.2f s of processors",
+		  bench_median(&cpus[2]));
+	bench_row("  move against the faster bare loop", &ratios, "", "%s",
+		  content == RANDOM ? "goal >= 0.75" : "");
+}
+
+int main(int argc, char **argv)
+{
+	struct bench bench = { .size_bytes = 1ULL << 30, .runs = 9 };
+	struct base_error err = { .code = 0 };
+
+	if (bench_has_word(argc, argv, "--quick")) {
+		bench.size_bytes >>= 1;
+		bench.runs = 5;
+	}
+	bench_need(hv_memory_new(bench.size_bytes, HV_MEMORY_AUTO, &bench.source, &err), &err);
+	bench.dirty = malloc(bench.size_bytes / MIG_PAGE_BYTES / 8);
+	if (bench.dirty == NULL)
+		return 1;
+	for (int content = 0; content < CONTENTS; content++) {
+		fill(&bench, (enum content)content);
+		for (uint32_t count = 1; count <= STREAMS_MAX; count *= 2)
+			compare(&bench, (enum content)content, count);
+	}
+	free(bench.dirty);
+	hv_memory_free(bench.source);
+	return 0;
+}
