@@ -18,6 +18,12 @@
 #include "migrate/mig_intake.h"
 #include "migrate/mig_switch.h"
 
+/* Who owns the VM: docs/migrate/switchover.md, section 1. */
+struct mig_register {
+	uint64_t epoch;
+	enum mig_side owner;
+};
+
 /* Bitmaps of pages are as in mig_copy_round(). */
 struct mig_source_vm {
 	/* What there is to move.  Filled in; mig_plan_fini() releases. */
@@ -46,6 +52,11 @@ struct mig_source_vm {
 	/* Make durable that the arbiter may have been asked to give the VM away from @epoch; or,
 	 * with @on false, that this is over.  -ETIMEDOUT: unknown. */
 	int (*promise)(void *vm, bool on, uint64_t epoch, struct base_error *err);
+	/* Whether an operator has decided in doubt (docs/migrate/records.md): 1 and *ret_register,
+	 * which is to be taken as an answer of the arbiter; 0 no, or not known.  Asked for before
+	 * each question to the arbiter once the promise is made, but only while nothing is heard
+	 * of the destination: who is heard of is not dead.  NULL: never. */
+	int (*resolved)(void *vm, struct mig_register *ret_register);
 };
 
 struct mig_destination_vm {
@@ -71,10 +82,6 @@ struct mig_destination_vm {
  * timeout.  0: *ret_register is what it was at one instant after the call began.  Anything else:
  * unknown, the request may still be carried out.
  */
-struct mig_register {
-	uint64_t epoch;
-	enum mig_side owner;
-};
 struct mig_arbiter {
 	/* From (@epoch, anyone) to (@epoch + 1, @owner). */
 	int (*ask)(void *context, uint64_t epoch, enum mig_side owner,
