@@ -22,7 +22,7 @@ static json_t *holds_json(uint32_t holds)
 	} names[] = {
 		{ HV_HOLD_USER, "user" },       { HV_HOLD_SAVE, "save" },
 		{ HV_HOLD_LEASH, "leash" },     { HV_HOLD_RESET, "reset" },
-		{ HV_HOLD_STOPPED, "stopped" },
+		{ HV_HOLD_MIGRATE, "migrate" }, { HV_HOLD_STOPPED, "stopped" },
 	};
 	json_t *list = json_array();
 
@@ -45,6 +45,8 @@ static const char *state_name(const struct vm_worker *worker, uint32_t holds)
 		return "frozen";
 	if ((holds & HV_HOLD_RESET) != 0)
 		return "resetting";
+	if ((holds & HV_HOLD_MIGRATE) != 0)
+		return "moving";
 	return holds != 0 ? "paused" : "running";
 }
 

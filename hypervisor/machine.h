@@ -35,6 +35,7 @@ enum hv_hold {
 	HV_HOLD_RESET = 1 << 3,   /* guest asked for a reset, not carried out yet */
 	HV_HOLD_STOPPED = 1 << 4, /* powered off, crashed, or saved and left: never released */
 	HV_HOLD_DUMP = 1 << 5,    /* hv_machine_dump() looks at the vCPUs; no status shows it */
+	HV_HOLD_MIGRATE = 1 << 6, /* a migration's: who runs the VM is being decided */
 };
 
 enum hv_machine_event {
@@ -130,6 +131,35 @@ struct hv_save_report {
 BASE_MUST_CHECK int hv_machine_save(struct hv_machine *machine, int directory_fd, const char *name,
 				    bool go_on, struct hv_save_report *ret_report,
 				    struct base_error *err);
+
+/*
+ * --- live migration: memory goes another way, page by page, and everything else by these ---
+ *
+ * hv_machine_state_save - write all of the state but RAM.  The VM is quiesced by the caller
+ * (hv_machine_quiesce(), HV_HOLD_MIGRATE) and stays so: what to do with it is the caller's matter.
+ * @fd: a new, empty file; borrowed.  A saved state (state_file.h) without sections "ram".
+ * -EPROTO not quiesced, stopped, or no guest; -EAGAIN a reset that the guest asked for has not been
+ * carried out, or the leash's gate is shut; else as hv_machine_save().
+ */
+BASE_MUST_CHECK int hv_machine_state_save(struct hv_machine *machine, int fd,
+					  struct base_error *err);
+
+/**
+ * hv_machine_arrive - load what hv_machine_state_save() wrote; RAM is there already.
+ * Takes the place of boot or restore, and finds everything that can be refused: errors are those
+ * of hv_machine_restore(), -EBADMSG also for a file that has RAM.  After a failure the VM is never
+ * run.  On success it is held by HV_HOLD_MIGRATE, has no guest yet in the eyes of all others, and
+ * its services are quiet: nothing outside of it is touched, no interrupt comes.
+ */
+BASE_MUST_CHECK int hv_machine_arrive(struct hv_machine *machine, int fd, bool force_tsc,
+				      struct base_error *err);
+/**
+ * hv_machine_arrive_finish - the VM is this host's: services take up what was saved and go on,
+ * HV_HOLD_MIGRATE is released.  (HV_HOLD_USER stays until the caller releases it.)
+ * -EPROTO not arrived; otherwise what a service cannot take up: then the VM is never run, and what
+ * services did is what their loaded() does before it fails.
+ */
+BASE_MUST_CHECK int hv_machine_arrive_finish(struct hv_machine *machine, struct base_error *err);
 
 /* Set a hold and wait until every vCPU is parked, also when the VM has stopped (-EPROTO then);
  * clear one.  -EPROTO after STOPPED. */
@@ -246,7 +276,8 @@ void hv_machine_on_load(struct hv_machine *machine,
  *   sets_date whether the guest sets its date to the host's when this service tells it to, which it
  *             does after loaded; quiet then; may be NULL.
  *
- * A restore quiesces before the first load and resumes after the last loaded.  A saved state that
+ * A restore quiesces before the first load and resumes after the last loaded; where the VM came by
+ * migration, time may pass between the loads and loaded().  A saved state that
  * has not one section of any service is of a guest that has never seen them: they stay at power-on.
  * After a save that does not go on, or whose outcome is unknown, they stay quiet.
  * hv_machine_free() quiesces those that are not quiet, and none is called after it.

@@ -109,7 +109,7 @@ int hv_machine_boot(struct hv_machine *machine, struct base_error *err)
 	BASE_LOCKED(&machine->change_lock);
 	int r;
 
-	if (machine->has_guest)
+	if (machine->has_guest || machine->arrived)
 		return base_fail(err, -EPROTO, "the VM has a guest already");
 	r = hv_machine_load_kernel(machine, err);
 	if (r >= 0)
@@ -154,6 +154,8 @@ static int reset_locked(struct hv_machine *machine, bool by_guest, struct base_e
 
 	if ((hv_partition_holds(machine->partition) & HV_HOLD_STOPPED) != 0)
 		return base_fail(err, -EPROTO, "the VM has stopped");
+	if (machine->arrived)
+		return base_fail(err, -EPROTO, "the VM is not this host's yet");
 	if (machine->fds.kernel_fd < 0 && machine->on_load == NULL)
 		return base_fail(err, -EPROTO, "no kernel to boot (key 'kernel')");
 	(void)hv_partition_hold(machine->partition, HV_HOLD_RESET);

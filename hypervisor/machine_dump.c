@@ -17,7 +17,7 @@ static void print_holds(uint32_t holds, FILE *out)
 	} names[] = {
 		{ HV_HOLD_USER, "user" },       { HV_HOLD_SAVE, "save" },
 		{ HV_HOLD_LEASH, "leash" },     { HV_HOLD_RESET, "reset" },
-		{ HV_HOLD_STOPPED, "stopped" },
+		{ HV_HOLD_MIGRATE, "migrate" }, { HV_HOLD_STOPPED, "stopped" },
 	};
 
 	fputs("machine: holds:", out);

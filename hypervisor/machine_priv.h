@@ -52,7 +52,9 @@ struct hv_machine {
 	uint64_t guest_tsc_khz;          /* 0: unknown */
 	bool cpu_honoured;
 	char cpu_text[256];
-	bool has_guest; /* booted or restored */
+	bool has_guest; /* booted, restored or arrived */
+	bool arrived;   /* by migration, and not finished yet */
+	bool arrived_with_services;
 
 	/* Under change_lock, but for what is only added before the first boot. */
 	struct hv_machine_service services[HV_SERVICES_MAX];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Restore a whole machine.  Sections: docs/hypervisor/saved-state.md.  Everything but
- * RAM is decoded, checked and compared with host and configuration before RAM is read.
+ * Restore a whole machine, from a file or as it arrives by migration.  Sections:
+ * docs/hypervisor/saved-state.md.  Everything but RAM is decoded, checked and compared with host
+ * and configuration before RAM is read; where it came by migration it is there already.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -16,6 +17,7 @@
 #include "hypervisor/machine_sections.h"
 #include "hypervisor/ram_codec.h"
 #include "hypervisor/state_file.h"
+#include "hypervisor/state_section.h"
 #include "hypervisor/synic_priv.h"
 
 BASE_DEFINE_FREEP(struct hv_state_reader, hv_state_reader_free);
@@ -470,26 +472,19 @@ static int apply_all(struct hv_machine *machine, const struct saved *saved, stru
 	return 0;
 }
 
-static int restore(struct hv_machine *machine, int fd, bool force_tsc, struct base_error *err)
+/* Decoded and checked against host and configuration; devices loaded, services quiet and loaded.
+ * @ret_with_services: the state has sections of theirs. */
+static int load_all(struct hv_machine *machine, const struct hv_state_reader *reader,
+		    struct saved *saved, bool force_tsc, bool *ret_with_services,
+		    struct base_error *err)
 {
-	BASE_CLEANUP(hv_state_reader_freep) struct hv_state_reader *reader = NULL;
-	BASE_CLEANUP(saved_fini) struct saved saved = { .vcpus = NULL };
-	struct hv_ram_report report;
-	bool with_services;
-	int r = hv_state_reader_open(fd, &reader, err);
+	int r = decode_all(machine, reader, saved, err);
 
 	if (r < 0)
 		return r;
-	saved.vcpus = calloc(machine->config.vcpu_count, sizeof(*saved.vcpus));
-	if (saved.vcpus == NULL)
-		return base_fail(err, -ENOMEM, "state of %" PRIu32 " vCPUs",
-				 machine->config.vcpu_count);
-	r = decode_all(machine, reader, &saved, err);
-	if (r < 0)
-		return r;
-	r = check_tsc_rate(machine, &saved, force_tsc, err);
+	r = check_tsc_rate(machine, saved, force_tsc, err);
 	if (r >= 0)
-		r = check_tsc(machine, &saved.time, force_tsc, err);
+		r = check_tsc(machine, &saved->time, force_tsc, err);
 	if (r >= 0)
 		r = load_devices(machine, reader, err);
 	if (r >= 0)
@@ -498,32 +493,105 @@ static int restore(struct hv_machine *machine, int fd, bool force_tsc, struct ba
 		r = hv_machine_services_quiesce(machine, err);
 	if (r < 0)
 		return r;
-	with_services = has_services(machine, reader);
-	if (with_services)
-		r = load_services(machine, reader, err);
-	if (r >= 0)
+	*ret_with_services = has_services(machine, reader);
+	return *ret_with_services ? load_services(machine, reader, err) : 0;
+}
+
+/* A state that came beside its memory has none of it. */
+static int check_no_ram(const struct hv_state_reader *reader, struct base_error *err)
+{
+	for (uint64_t i = 0; i < hv_state_section_count(reader); i++)
+		if (strcmp(hv_state_section_at(reader, i)->name, HV_STATE_RAM_NAME) == 0)
+			return base_fail(err, -EBADMSG,
+					 "section '%s': expected none where memory came before it",
+					 HV_STATE_RAM_NAME);
+	return 0;
+}
+
+/* All but what services do once their guest runs here. @has_ram: memory is in the file. */
+static int restore(struct hv_machine *machine, int fd, bool force_tsc, bool has_ram,
+		   bool *ret_with_services, struct base_error *err)
+{
+	BASE_CLEANUP(hv_state_reader_freep) struct hv_state_reader *reader = NULL;
+	BASE_CLEANUP(saved_fini) struct saved saved = { .vcpus = NULL };
+	struct hv_ram_report report;
+	int r = hv_state_reader_open(fd, &reader, err);
+
+	if (r >= 0 && !has_ram)
+		r = check_no_ram(reader, err);
+	if (r < 0)
+		return r;
+	saved.vcpus = calloc(machine->config.vcpu_count, sizeof(*saved.vcpus));
+	if (saved.vcpus == NULL)
+		return base_fail(err, -ENOMEM, "state of %" PRIu32 " vCPUs",
+				 machine->config.vcpu_count);
+	r = load_all(machine, reader, &saved, force_tsc, ret_with_services, err);
+	if (r >= 0 && has_ram)
 		r = hv_ram_restore(hv_partition_slat(machine->partition), machine->pool, reader,
 				   &report, err);
-	if (r >= 0)
-		r = apply_all(machine, &saved, err);
-	if (r >= 0 && with_services)
-		r = hv_machine_services_loaded(machine, err);
-	/* After a failure the VM is never run, and the services stay quiet. */
-	if (r >= 0)
-		hv_machine_services_resume(machine);
-	return r;
+	return r < 0 ? r : apply_all(machine, &saved, err);
+}
+
+/* After a failure the VM is never run, and the services stay quiet. */
+static int take_up(struct hv_machine *machine, bool with_services, struct base_error *err)
+{
+	int r = with_services ? hv_machine_services_loaded(machine, err) : 0;
+
+	if (r < 0)
+		return r;
+	hv_machine_services_resume(machine);
+	machine->has_guest = true;
+	return 0;
+}
+
+static int check_empty(const struct hv_machine *machine, struct base_error *err)
+{
+	if (machine->has_guest || machine->arrived)
+		return base_fail(err, -EPROTO, "the VM has a guest already");
+	return 0;
 }
 
 int hv_machine_restore(struct hv_machine *machine, int fd, bool force_tsc, struct base_error *err)
 {
 	BASE_LOCKED(&machine->change_lock);
+	bool with_services = false;
+	int r = check_empty(machine, err);
+
+	if (r < 0)
+		return r;
+	r = restore(machine, fd, force_tsc, true, &with_services, err);
+	if (r >= 0)
+		r = take_up(machine, with_services, err);
+	return r < 0 ? base_fail_within(err, r, "saved state") : 0;
+}
+
+int hv_machine_arrive(struct hv_machine *machine, int fd, bool force_tsc, struct base_error *err)
+{
+	BASE_LOCKED(&machine->change_lock);
+	int r = check_empty(machine, err);
+
+	if (r < 0)
+		return r;
+	/* Whoever releases the user's hold does not run it before it is ours. */
+	(void)hv_partition_hold(machine->partition, HV_HOLD_MIGRATE);
+	r = restore(machine, fd, force_tsc, false, &machine->arrived_with_services, err);
+	if (r < 0)
+		return base_fail_within(err, r, "state of the move");
+	machine->arrived = true;
+	return 0;
+}
+
+int hv_machine_arrive_finish(struct hv_machine *machine, struct base_error *err)
+{
+	BASE_LOCKED(&machine->change_lock);
 	int r;
 
-	if (machine->has_guest)
-		return base_fail(err, -EPROTO, "the VM has a guest already");
-	r = restore(machine, fd, force_tsc, err);
+	if (!machine->arrived)
+		return base_fail(err, -EPROTO, "no VM has arrived");
+	machine->arrived = false; /* done or never */
+	r = take_up(machine, machine->arrived_with_services, err);
 	if (r < 0)
-		return base_fail_within(err, r, "saved state");
-	machine->has_guest = true;
+		return base_fail_within(err, r, "state of the move");
+	hv_partition_release(machine->partition, HV_HOLD_MIGRATE);
 	return 0;
 }

@@ -225,6 +225,20 @@ static bool may_write(void *context)
 	return hv_machine_may_act(context);
 }
 
+/* Whether there is anything to save, and all of it in what is saved. */
+static int check_savable(const struct hv_machine *machine, struct base_error *err)
+{
+	uint32_t holds = hv_partition_holds(machine->partition);
+
+	if ((holds & HV_HOLD_STOPPED) != 0)
+		return base_fail(err, -EPROTO, "the VM has stopped");
+	if ((holds & HV_HOLD_RESET) != 0)
+		return base_fail(err, -EAGAIN, "the VM is being reset");
+	if (!machine->has_guest)
+		return base_fail(err, -EPROTO, "the VM has no guest yet");
+	return 0;
+}
+
 static int write_state(struct hv_machine *machine, int fd, struct hv_save_report *report,
 		       struct base_error *err)
 {
@@ -254,15 +268,10 @@ static int save_held(struct hv_machine *machine, int directory_fd, const char *n
 		     struct hv_save_report *report, bool *ret_quiet, struct base_error *err)
 {
 	struct base_new_file file;
-	uint32_t holds = hv_partition_holds(machine->partition);
-	int r;
+	int r = check_savable(machine, err);
 
-	if ((holds & HV_HOLD_STOPPED) != 0)
-		return base_fail(err, -EPROTO, "the VM has stopped");
-	if ((holds & HV_HOLD_RESET) != 0)
-		return base_fail(err, -EAGAIN, "the VM is being reset");
-	if (!machine->has_guest)
-		return base_fail(err, -EPROTO, "the VM has no guest yet");
+	if (r < 0)
+		return r;
 	r = base_new_file_begin(directory_fd, name, &file, err);
 	if (r < 0)
 		return r == -ETIMEDOUT ? -EIO : r; /* no file: that is known */
@@ -319,4 +328,22 @@ int hv_machine_save(struct hv_machine *machine, int directory_fd, const char *na
 	report.total_ns = base_clock_boot_ns(&base_clock_system) - begin_ns;
 	*ret_report = report;
 	return 0;
+}
+
+int hv_machine_state_save(struct hv_machine *machine, int fd, struct base_error *err)
+{
+	BASE_CLEANUP(hv_state_writer_freep) struct hv_state_writer *writer = NULL;
+	BASE_LOCKED(&machine->change_lock);
+	int r;
+
+	if (hv_partition_holds(machine->partition) == 0 || machine->quiesce_depth == 0)
+		return base_fail(err, -EPROTO, "the VM runs: expected it quiesced");
+	r = check_savable(machine, err);
+	if (r >= 0)
+		r = hv_state_writer_new(fd, &writer, err);
+	if (r < 0)
+		return r;
+	hv_state_writer_gate(writer, may_write, machine);
+	r = save_small(machine, writer, err);
+	return r < 0 ? r : hv_state_finish(writer, err);
 }

@@ -21,7 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/crc32c.h"
@@ -168,29 +167,25 @@ static void report(const struct ram_job *job, struct hv_ram_report *ret_report)
 
 /* Save. */
 
-/* Mark chunks that the host never provided as zero; a file that cannot tell has none. */
-static void find_holes(struct ram_job *job)
+/* Mark chunks that the host never provided as zero. */
+static int find_holes(struct ram_job *job, struct base_error *err)
 {
-	int fd = hv_memory_fd(hv_slat_memory(job->slat));
-	off_t end = (off_t)(job->page_count * HV_PAGE_BYTES);
-	off_t chunk = (off_t)HV_RAM_CHUNK_BYTES;
-	off_t hole = 0;
-	off_t data = 0;
+	size_t words = hv_slat_word_count(job->slat);
+	BASE_FREE uint64_t *touched = malloc(words * sizeof(*touched));
 
-	for (; hole < end; hole = data) {
-		hole = lseek(fd, hole, SEEK_HOLE);
-		if (hole < 0 || hole >= end)
-			return;
-		data = lseek(fd, hole, SEEK_DATA);
-		if (data < 0 && errno != ENXIO) /* ENXIO: no data up to the end */
-			return;
-		if (data < 0 || data > end)
-			data = end;
-		if (data <= hole) /* the file changed in between: look no further */
-			return;
-		for (off_t at = (hole + chunk - 1) / chunk * chunk; at + chunk <= data; at += chunk)
-			atomic_store(&job->marks[at / chunk], CHUNK_ZERO);
+	if (touched == NULL)
+		return base_fail(err, -ENOMEM, "ram: bitmap of %zu words", words);
+	hv_slat_touched(job->slat, touched, NULL);
+	for (uint64_t i = 0; i < job->chunk_count; i++) {
+		const uint64_t *of_chunk = touched + i * (HV_RAM_CHUNK_PAGES / 64);
+		uint64_t any = 0;
+
+		for (uint64_t word = 0; word < HV_RAM_CHUNK_PAGES / 64; word++)
+			any |= of_chunk[word];
+		if (any == 0)
+			atomic_store(&job->marks[i], CHUNK_ZERO);
 	}
+	return 0;
 }
 
 static int put_table(struct ram_job *job, const struct hv_ram_table *table, struct scratch *scratch,
@@ -289,11 +284,11 @@ int hv_ram_save(struct hv_slat *slat, struct base_pool *pool, struct hv_state_wr
 	if (r < 0)
 		return r;
 	job.writer = writer;
-	find_holes(&job);
-	r = base_pool_each(pool, job.chunk_count, save_chunk, &job, err);
-	if (r < 0)
-		return r;
-	r = save_zeros(&job, err);
+	r = find_holes(&job, err);
+	if (r >= 0)
+		r = base_pool_each(pool, job.chunk_count, save_chunk, &job, err);
+	if (r >= 0)
+		r = save_zeros(&job, err);
 	if (r < 0)
 		return r;
 	report(&job, ret_report);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "hypervisor/memory_priv.h"
@@ -218,7 +219,7 @@ static uint64_t merge_marks(struct hv_slat *slat, uint64_t *into)
 	return count;
 }
 
-static uint64_t name_all(struct hv_slat *slat, uint64_t *into)
+static uint64_t name_all(const struct hv_slat *slat, uint64_t *into)
 {
 	unsigned int tail = (unsigned int)(slat->page_count % 64);
 
@@ -264,6 +265,49 @@ int hv_slat_harvest(struct hv_slat *slat, uint64_t *into, uint64_t *ret_page_cou
 	slat->cost.ioctl_ns = ioctl_ns;
 	slat->cost.total_ns = base_clock_boot_ns(&base_clock_system) - begin_ns;
 	return 0;
+}
+
+/* Clear bits [first, end) of @bits. */
+static void clear_bits(uint64_t *bits, uint64_t first, uint64_t end)
+{
+	while (first < end) {
+		uint64_t in_word = 64 - first % 64;
+		uint64_t count = end - first < in_word ? end - first : in_word;
+
+		bits[first / 64] &= ~(~0ULL >> (64 - count) << (first % 64));
+		first += count;
+	}
+}
+
+void hv_slat_touched(const struct hv_slat *slat, uint64_t *into, uint64_t *ret_page_count)
+{
+	int fd = hv_memory_fd(slat->memory);
+	off_t end = (off_t)(slat->page_count << HV_PAGE_SHIFT);
+	uint64_t count = name_all(slat, into);
+	off_t hole = 0;
+	off_t data = 0;
+
+	for (; hole < end; hole = data) {
+		uint64_t first;
+
+		hole = lseek(fd, hole, SEEK_HOLE);
+		if (hole < 0 || hole >= end)
+			break;
+		data = lseek(fd, hole, SEEK_DATA);
+		if (data < 0 && errno != ENXIO) /* ENXIO: no data up to the end */
+			break;
+		if (data < 0 || data > end)
+			data = end;
+		if (data <= hole) /* the file changed in between: look no further */
+			break;
+		first = ((uint64_t)hole + HV_PAGE_BYTES - 1) >> HV_PAGE_SHIFT;
+		if ((uint64_t)data >> HV_PAGE_SHIFT <= first)
+			continue;
+		clear_bits(into, first, (uint64_t)data >> HV_PAGE_SHIFT);
+		count -= ((uint64_t)data >> HV_PAGE_SHIFT) - first;
+	}
+	if (ret_page_count != NULL)
+		*ret_page_count = count;
 }
 
 struct hv_slat_cost hv_slat_last_cost(const struct hv_slat *slat)

@@ -74,6 +74,15 @@ BASE_MUST_CHECK int hv_slat_harvest(struct hv_slat *slat, uint64_t *into, uint64
 BASE_MUST_CHECK int hv_slat_stop(struct hv_slat *slat, struct base_error *err);
 bool hv_slat_is_tracking(const struct hv_slat *slat);
 
+/**
+ * hv_slat_touched - pages that may be other than zero: those that the host has ever provided.
+ * @into: hv_slat_word_count() words; overwritten.
+ * @ret_page_count: pages named; may be NULL.
+ * A page touched after the call began may be named or not.  Where the memory's file cannot tell
+ * holes from data every page is named.  Any thread.
+ */
+void hv_slat_touched(const struct hv_slat *slat, uint64_t *into, uint64_t *ret_page_count);
+
 /* What the last harvest spent, for the benchmark. */
 struct hv_slat_cost {
 	uint64_t ioctl_ns; /* in KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG */

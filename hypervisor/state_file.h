@@ -3,8 +3,8 @@
  * The saved-state container: named, versioned, length- and CRC-protected sections.
  *
  * Layout, validity and who may write: docs/hypervisor/saved-state.md.  The file is
- * hostile until every check there has passed.  The same sections, without the
- * file around them, travel in a live migration.
+ * hostile until every check there has passed.  The same sections, without those of
+ * memory, travel in a live migration.
  *
  * A writer is used by any number of threads at once (hv_state_put, hv_state_putv);
  * new, finish and free belong to one.  A reader is immutable after open: any thread.

@@ -85,13 +85,34 @@ static const struct hv_machine_ops machine_ops = {
 	.may_act = on_may_act,
 };
 
+/* Memory page by page, then the rest, in the two steps of a migration. */
+static int arrive(struct guest_vm *vm, const struct guest_vm_opts *opts, struct base_error *err)
+{
+	struct hv_slat *slat = hv_machine_slat(vm->machine);
+	int r;
+
+	for (uint64_t page = 0; page < hv_slat_page_count(slat); page++)
+		memcpy(hv_slat_arrival_pages(slat, page, 1),
+		       opts->arrive_memory + page * HV_PAGE_BYTES, HV_PAGE_BYTES);
+	r = hv_machine_arrive(vm->machine, opts->arrive_fd, false, err);
+	if (r < 0)
+		return r;
+	/* It is not ours yet, whatever is released. */
+	if (hv_machine_boot(vm->machine, NULL) != -EPROTO ||
+	    hv_machine_reset(vm->machine, false, NULL) != -EPROTO)
+		give_up(vm, "a VM that has not arrived is booted or reset");
+	return hv_machine_arrive_finish(vm->machine, err);
+}
+
 /* False: this host cannot take the saved state, and the test can live with that. */
 static bool start_guest(struct guest_vm *vm, const struct guest_vm_opts *opts)
 {
 	struct base_error err = { .code = 0 };
 	int r;
 
-	if (opts->restore == NULL) {
+	if (opts->arrive_memory != NULL) {
+		r = arrive(vm, opts, &err);
+	} else if (opts->restore == NULL) {
 		r = hv_machine_boot(vm->machine, &err);
 	} else {
 		int fd = open(opts->restore, O_RDONLY | O_CLOEXEC);

@@ -24,6 +24,9 @@ struct guest_vm_opts {
 	enum hv_memory_backing backing; /* 0: auto */
 	enum hv_cpu_model cpu;          /* 0: host */
 	const char *restore;            /* a saved state instead of a boot */
+	/* What came by migration instead: a state without RAM, and the memory, all of it. */
+	int arrive_fd;
+	const uint8_t *arrive_memory; /* NULL: no migration */
 	bool may_not_fit;       /* a restore that this host cannot take is a skip, not a failure */
 	bool paused;            /* do not start it */
 	bool registers_by_call; /* as in struct hv_machine_config */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "hypervisor/machine_sections.h"
@@ -267,6 +268,132 @@ Test(machine_save, goes_on_after_success_and_failure, .timeout = 400)
 		guest_vm_forget(vm);
 		guest_vm_wait(vm, "guest: ok");
 		cr_assert_eq(guest_vm_get(vm, TESTPAGE_BAD), 0);
+	}
+	guest_vm_free(vm);
+	folder_free(&folder);
+}
+
+/* The state of a VM that stands still, and its memory, as a migration's last round finds them. */
+struct moved {
+	int fd;
+	uint8_t *memory;
+};
+
+static struct moved move_out(struct guest_vm *vm)
+{
+	struct hv_machine *machine = guest_vm_machine(vm);
+	struct hv_slat *slat = hv_machine_slat(machine);
+	size_t bytes = (size_t)hv_slat_page_count(slat) * HV_PAGE_BYTES;
+	struct moved moved = { .fd = memfd_create("state", MFD_CLOEXEC), .memory = malloc(bytes) };
+	struct base_error err = { .code = 0 };
+
+	cr_assert_eq(hv_machine_state_save(machine, moved.fd, NULL), -EPROTO, "it runs");
+	cr_assert_eq(hv_machine_hold(machine, HV_HOLD_MIGRATE, &err), 0, "%s", err.text);
+	cr_assert_eq(hv_machine_state_save(machine, moved.fd, NULL), -EPROTO, "only held");
+	cr_assert_eq(hv_machine_quiesce(machine, HV_HOLD_MIGRATE, &err), 0, "%s", err.text);
+	cr_assert_eq(hv_machine_state_save(machine, moved.fd, &err), 0, "%s", err.text);
+	memcpy(moved.memory, hv_slat_pages(slat, 0, hv_slat_page_count(slat)), bytes);
+	return moved;
+}
+
+static void moved_free(struct moved *moved)
+{
+	(void)close(moved->fd);
+	free(moved->memory);
+}
+
+/* What a move needs of both machines, in one process: there, and on. */
+Test(machine_save, arrives_and_goes_on, .timeout = 400)
+{
+	struct guest_vm_opts opts = { .vcpus = 2,
+				      .cmdline = "ws=32M content=random rate=5000 report=200" };
+	struct guest_vm *vm = guest_vm_new(&opts);
+
+	for (int i = 0; i < 2 && vm != NULL; i++) {
+		struct guest_vm_opts again = opts;
+		struct moved moved;
+		uint64_t ticks;
+
+		guest_vm_wait(vm, "guest: ok");
+		moved = move_out(vm);
+		ticks = guest_vm_get(vm, TESTPAGE_TICKS);
+		guest_vm_free(vm);
+		again.arrive_fd = moved.fd;
+		again.arrive_memory = moved.memory;
+		vm = guest_vm_new(&again);
+		guest_vm_wait(vm, "guest: ok");
+		cr_assert_eq(guest_vm_command(vm, TESTPAGE_VERIFY_ALL, 0, 0, 0), 0);
+		cr_assert_gt(guest_vm_get(vm, TESTPAGE_TICKS), ticks, "the timer stands still");
+		cr_assert_eq(guest_vm_get(vm, TESTPAGE_BAD), 0);
+		cr_assert_not(guest_vm_said(vm, "BAD"));
+		moved_free(&moved);
+	}
+	guest_vm_free(vm);
+}
+
+/* The state was taken, and the VM stays after all. */
+Test(machine_save, a_state_that_was_taken_changes_nothing, .timeout = 400)
+{
+	struct guest_vm_opts opts = { .cmdline = "ws=16M rate=1000 report=100" };
+	struct guest_vm *vm = guest_vm_new(&opts);
+	struct moved moved;
+
+	if (vm != NULL) {
+		guest_vm_wait(vm, "guest: ok");
+		moved = move_out(vm);
+		cr_assert_eq(hv_machine_unquiesce(guest_vm_machine(vm), HV_HOLD_MIGRATE, NULL), 0);
+		guest_vm_forget(vm);
+		guest_vm_wait(vm, "guest: ok");
+		cr_assert_eq(guest_vm_get(vm, TESTPAGE_BAD), 0);
+		moved_free(&moved);
+	}
+	guest_vm_free(vm);
+}
+
+/* Memory comes one way only: a saved state is no state of a move, nor the other way round. */
+struct wrong_files {
+	int whole_fd;
+	int state_fd;
+};
+
+static void try_wrong_files(struct hv_machine *machine, void *context)
+{
+	const struct wrong_files *files = context;
+	struct base_error err = { .code = 0 };
+
+	cr_assert_eq(hv_machine_arrive_finish(machine, NULL), -EPROTO, "nothing has arrived");
+	cr_assert_eq(hv_machine_arrive(machine, files->whole_fd, false, &err), -EBADMSG, "%s",
+		     err.text);
+	cr_assert_not_null(strstr(err.text, "'ram'"), "%s", err.text);
+	cr_assert_eq(hv_machine_restore(machine, files->state_fd, false, &err), -EBADMSG, "%s",
+		     err.text);
+	cr_assert_not_null(strstr(err.text, "RAM page 0"), "%s", err.text);
+	cr_assert_eq(hv_machine_arrive_finish(machine, NULL), -EPROTO, "nothing has arrived");
+}
+
+Test(machine_save, neither_is_taken_for_the_other, .timeout = 400)
+{
+	struct guest_vm_opts opts = { .cmdline = "ws=16M rate=1000 report=100" };
+	struct folder folder = folder_new();
+	struct guest_vm *vm = guest_vm_new(&opts);
+	struct wrong_files files = { .state_fd = -1 };
+	struct moved moved;
+
+	if (vm != NULL) {
+		guest_vm_wait(vm, "guest: ok");
+		save(vm, &folder, true);
+		moved = move_out(vm);
+		cr_assert_eq(hv_machine_arrive(guest_vm_machine(vm), moved.fd, false, NULL),
+			     -EPROTO, "it has a guest");
+		guest_vm_free(vm);
+		files.state_fd = moved.fd;
+		files.whole_fd = open(folder.file, O_RDONLY | O_CLOEXEC);
+		opts.prepare = try_wrong_files;
+		opts.prepare_context = &files;
+		opts.paused = true;
+		vm = guest_vm_new(&opts);
+		(void)close(files.whole_fd);
+		moved_free(&moved);
 	}
 	guest_vm_free(vm);
 	folder_free(&folder);

@@ -72,6 +72,32 @@ Test(slat, first_harvest_names_all_then_nothing)
 	world_free(&world);
 }
 
+/* A page that was never touched may be left out; one that was written never. */
+Test(slat, touched_names_what_was_written_and_no_hole)
+{
+	struct world world = world_new();
+	static const uint64_t pages[] = { 0, 63, 64, 511, 512, 700, 16383 };
+	size_t words = hv_slat_word_count(world.slat);
+	uint64_t count = 1;
+
+	hv_slat_touched(world.slat, world.bitmap, &count);
+	cr_assert_eq(count, 0, "%llu pages of untouched memory", (unsigned long long)count);
+	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+		cr_assert_eq(hv_slat_write(world.slat, pages[i] * HV_PAGE_BYTES, "x", 1), 0);
+	memset(world.bitmap, 0xff, words * sizeof(*world.bitmap));
+	hv_slat_touched(world.slat, world.bitmap, &count);
+	for (size_t i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+		cr_assert(is_dirty(world.bitmap, pages[i]), "page %llu",
+			  (unsigned long long)pages[i]);
+	for (uint64_t page = 0, seen = 0; page < hv_slat_page_count(world.slat); page++) {
+		seen += is_dirty(world.bitmap, page);
+		if (page + 1 == hv_slat_page_count(world.slat))
+			cr_assert_eq(seen, count, "count and bits");
+	}
+	cr_assert_eq(count, sizeof(pages) / sizeof(pages[0]));
+	world_free(&world);
+}
+
 Test(slat, own_write_is_named_once)
 {
 	struct world world = world_new();
