@@ -21,12 +21,19 @@
 #define MIG_ASK_BYTES          24u
 #define MIG_REGISTER_BYTES     24u
 #define MIG_NUMBER_BYTES       8u /* BARRIER, ALIVE */
+#define MIG_PLAN_HEADER_BYTES  24u
+#define MIG_PLAN_OBJECT_BYTES  16u          /* before the description */
+#define MIG_DESCRIPTION_BYTES  4096u        /* of an object, at most */
+#define MIG_CONFIG_BYTES       (64u << 10)  /* of a VM, at most */
+#define MIG_OBJECT_BYTES_MAX   (1ULL << 46) /* memory or an image: the largest VHDX has 64 TiB */
+#define MIG_EPOCH_MAX          (UINT64_MAX - 2) /* a migration may need the next two */
+#define MIG_LIST_HEADER_BYTES  8u               /* FINDINGS, ROUND_DONE */
 #define MIG_FINDINGS_MAX       64u
-#define MIG_FINDING_BYTES      400u
-#define MIG_DESCRIPTION_BYTES  4096u       /* of an object */
-#define MIG_CONFIG_BYTES       (64u << 10) /* of a VM */
+#define MIG_FINDING_BYTES      400u /* of a line, with its end */
+#define MIG_FINDINGS_BYTES_MAX (MIG_LIST_HEADER_BYTES + MIG_FINDINGS_MAX * (1u + MIG_FINDING_BYTES))
 #define MIG_STATE_HEADER_BYTES 8u
-#define MIG_STATE_BYTES_MAX    (64u << 20) /* of all pieces */
+#define MIG_STATE_BYTES_MAX    (64u << 20)                                   /* of all pieces */
+#define MIG_STATE_PIECE_BYTES  (MIG_BODY_BYTES_MAX - MIG_STATE_HEADER_BYTES) /* at most */
 #define MIG_REASON_BYTES       (MIG_NOTIFY_BYTES_MAX - 8u)
 
 /* Capabilities of either side; both use what both have. */
@@ -48,21 +55,22 @@ BASE_MUST_CHECK int mig_opened_decode(const uint8_t *bytes, uint32_t size_bytes,
 /* What there is to move.  The texts are the agents' own (JSON), opaque here, owned. */
 struct mig_plan_object {
 	struct mig_object object;
-	char *description; /* what the destination has to make; "" for memory */
+	char *description; /* what the destination has to make; "" for memory only */
 };
 struct mig_plan {
-	uint64_t epoch;        /* at which the VM runs at the source */
+	uint64_t epoch;        /* at which the VM runs at the source; at most MIG_EPOCH_MAX */
 	uint32_t capabilities; /* of the source */
 	uint32_t flags;        /* MIG_PLAN_* */
 	char *config;          /* of the VM */
 	uint32_t object_count; /* 1 to MIG_OBJECTS_MAX: memory first */
 	struct mig_plan_object *objects;
 };
-#define MIG_PLAN_NO_MEMORY (1u << 0) /* storage only: the VM stays */
+#define MIG_PLAN_NO_MEMORY (1u << 0) /* storage only: the VM stays; memory then has no pages */
 #define MIG_PLAN_VERIFY    (1u << 1) /* a hash tree is kept */
 #define MIG_PLAN_FLAGS     (MIG_PLAN_NO_MEMORY | MIG_PLAN_VERIFY)
 void mig_plan_fini(struct mig_plan *plan); /* zeroed is fine, and what it leaves */
-/* Appends; the result is at most MIG_BODY_BYTES_MAX. -EINVAL a text too long, -ENOMEM. */
+/* Appends MIG_BODY_BYTES_MAX or less.  -EINVAL what mig_plan_decode() would refuse (a text too long
+ * or not printable, ...), -ENOMEM. */
 BASE_MUST_CHECK int mig_plan_encode(const struct mig_plan *plan, struct base_buffer *out,
 				    struct base_error *err);
 BASE_MUST_CHECK int mig_plan_decode(const uint8_t *bytes, uint32_t size_bytes,
@@ -74,7 +82,9 @@ struct mig_findings {
 	uint32_t dropped;
 	char lines[MIG_FINDINGS_MAX][MIG_FINDING_BYTES];
 };
+/* What cannot be printed becomes '?', what is too long is cut. */
 void mig_findings_add(struct mig_findings *findings, const char *format, ...) BASE_PRINTF(2, 3);
+/* Appends; out->failed: no memory. */
 void mig_findings_encode(const struct mig_findings *findings, struct base_buffer *out);
 BASE_MUST_CHECK int mig_findings_decode(const uint8_t *bytes, uint32_t size_bytes,
 					struct mig_findings *ret_findings, struct base_error *err);
@@ -89,14 +99,31 @@ void mig_round_encode(const struct mig_round *round, uint8_t ret_bytes[MIG_ROUND
 BASE_MUST_CHECK int mig_round_decode(const uint8_t *bytes, uint32_t size_bytes,
 				     struct mig_round *ret_round, struct base_error *err);
 
-/* ROUND_DONE. */
+/* BARRIER: the round that ends on its channel. */
+void mig_barrier_encode(uint32_t round, uint8_t ret_bytes[MIG_NUMBER_BYTES]);
+BASE_MUST_CHECK int mig_barrier_decode(const uint8_t *bytes, uint32_t size_bytes,
+				       uint32_t *ret_round, struct base_error *err);
+
+/* ROUND_DONE.  Appends; out->failed: no memory. */
 struct mig_failure;
 void mig_done_encode(uint32_t number, const struct mig_failure *failures, uint32_t count,
 		     struct base_buffer *out);
-/* @ret_failures: room for MIG_FAILURES_MAX. */
+/* @ret_failures: room for MIG_FAILURES_MAX; filled up to what is wrong.  Each lies within a span;
+ * whether the object has it, mig_copy_forgive() says. */
 BASE_MUST_CHECK int mig_done_decode(const uint8_t *bytes, uint32_t size_bytes, uint32_t *ret_number,
 				    struct mig_failure *ret_failures, uint32_t *ret_count,
 				    struct base_error *err);
+
+/* STATE: a part of the device state. */
+struct mig_state_piece {
+	uint64_t offset_bytes; /* in the state; with the piece at most MIG_STATE_BYTES_MAX */
+	const uint8_t *bytes;  /* decoded: in the body */
+	uint32_t size_bytes;   /* 1 to MIG_STATE_PIECE_BYTES */
+};
+/* Appends; out->failed: no memory. */
+void mig_state_encode(const struct mig_state_piece *piece, struct base_buffer *out);
+BASE_MUST_CHECK int mig_state_decode(const uint8_t *bytes, uint32_t size_bytes,
+				     struct mig_state_piece *ret_piece, struct base_error *err);
 
 struct mig_sealed {
 	uint32_t round;
@@ -120,7 +147,7 @@ BASE_MUST_CHECK int mig_epoch_decode(const uint8_t *bytes, uint32_t size_bytes,
 /* ASK (source, where the destination keeps the register) and REGISTER (its answer). */
 struct mig_ask {
 	uint64_t number; /* of the question; the answer has it */
-	uint64_t epoch;  /* 0: only read */
+	uint64_t epoch;  /* from which it is asked; 0 where it is only read */
 	uint32_t owner;  /* enum mig_side: source or destination; 0: only read */
 };
 void mig_ask_encode(const struct mig_ask *ask, uint8_t ret_bytes[MIG_ASK_BYTES]);
@@ -129,13 +156,19 @@ BASE_MUST_CHECK int mig_ask_decode(const uint8_t *bytes, uint32_t size_bytes,
 struct mig_answer {
 	uint64_t number;
 	uint64_t epoch;
-	uint32_t owner; /* enum mig_side; 0: unknown */
+	uint32_t owner; /* enum mig_side; 0: unknown, and so is the epoch, which is 0 then */
 };
 void mig_answer_encode(const struct mig_answer *answer, uint8_t ret_bytes[MIG_REGISTER_BYTES]);
 BASE_MUST_CHECK int mig_answer_decode(const uint8_t *bytes, uint32_t size_bytes,
 				      struct mig_answer *ret_answer, struct base_error *err);
 
-/* CANCEL and FAILED: why, a line.  Longer ones are cut, unprintable bytes become '?'. */
+/* ALIVE: any number. */
+void mig_number_encode(uint64_t number, uint8_t ret_bytes[MIG_NUMBER_BYTES]);
+BASE_MUST_CHECK int mig_number_decode(const uint8_t *bytes, uint32_t size_bytes,
+				      uint64_t *ret_number, struct base_error *err);
+
+/* CANCEL and FAILED: why, a line; returns its bytes, which are at most MIG_REASON_BYTES.  Longer
+ * ones are cut, unprintable bytes become '?'. */
 uint32_t mig_reason_encode(const char *text, uint8_t ret_bytes[MIG_NOTIFY_BYTES_MAX]);
 void mig_reason_decode(const uint8_t *bytes, uint32_t size_bytes, char *ret_text, size_t size);
 

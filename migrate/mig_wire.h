@@ -51,7 +51,9 @@ enum mig_type {
 	MIG_TYPE_RUNNING,
 	MIG_TYPE_HANDED_BACK,
 	MIG_TYPE_ALIVE,
-	MIG_TYPE_WRITE, /* bytes for a region */
+	MIG_TYPE_WRITE,    /* bytes for a region */
+	MIG_TYPE_ASK,      /* where the destination keeps the register */
+	MIG_TYPE_REGISTER, /* the answer */
 	MIG_TYPES
 };
 

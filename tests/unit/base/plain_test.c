@@ -37,3 +37,17 @@ Test(plain, what_is_not_utf8)
 	cr_assert_str_eq(plain("\xf4\x90\x80\x80"), "????"); /* beyond the last */
 	cr_assert_str_eq(plain("\xff\xfe\x80"), "???");
 }
+
+/* What is plain is what would not change. */
+Test(plain, is_plain)
+{
+	static const char *const no[] = { "a\nb",     "\x1b",  "\x7f",
+					  "\xc2\x9b", "\xe9t", "cut \xe2\x82" };
+
+	cr_assert(base_is_plain("", 0));
+	cr_assert(base_is_plain("Debian ~\xc3\xa9\xe2\x82\xac", 13));
+	for (size_t i = 0; i < sizeof(no) / sizeof(no[0]); i++)
+		cr_assert_not(base_is_plain(no[i], strlen(no[i])), "%zu", i);
+	cr_assert_not(base_is_plain("a\0b", 3));
+	cr_assert_not(base_is_plain("\xe2\x82\xac", 2)); /* what follows is not looked at */
+}
