@@ -193,7 +193,7 @@ int disk_image_do(struct image *image, enum disk_op op, uint64_t offset, struct 
 int disk_job_begin(struct disk *disk, enum disk_job job, struct base_error *err)
 {
 	static const char *const names[DISK_JOBS] = { "nothing", "a checkpoint", "a merge",
-						      "a compaction" };
+						      "a compaction", "a move" };
 	uint32_t now = DISK_JOB_NONE;
 
 	if (!atomic_compare_exchange_strong(&disk->job, &now, (uint32_t)job))
@@ -485,6 +485,19 @@ int disk_layer(struct disk *disk, uint32_t index, struct disk_layer_info *ret_in
 	rc = layer->ops->info(layer, ret_info, err);
 	disk_unhold(disk);
 	return rc;
+}
+
+int disk_set_data_id(struct disk *disk, const struct disk_guid *id, struct base_error *err)
+{
+	struct image *top = disk->layers[0];
+	int rc = 0;
+
+	if (!disk->active)
+		return base_fail(err, -EROFS, "data id of disk '%s': not active", disk->top_name);
+	if (top->ops->set_data_id == NULL)
+		return 0;
+	rc = top->ops->set_data_id(top, id, err);
+	return rc == 0 ? 0 : base_fail_within(err, rc, "disk '%s'", disk->top_name);
 }
 
 int disk_compact(struct disk *disk, disk_progress progress, void *context, struct base_error *err)

@@ -163,6 +163,9 @@ struct disk_options {
 	enum disk_format format;   /* INVALID: look */
 	struct base_io_loop *loop; /* borrowed; outlives the disk */
 	bool read_only;
+	/* The top image without its parents, which need not be there: it can be written, and what
+	 * they would show cannot be read (-EIO, -ENODEV).  For who makes a copy of a chain. */
+	bool alone;
 	bool write_through;           /* the guest's write cache is off: every write is FUA */
 	enum disk_policy on_no_space; /* INVALID: PAUSE */
 	enum disk_policy on_io_error; /* INVALID: REPORT */
@@ -271,6 +274,23 @@ BASE_MUST_CHECK int disk_hook_set(struct disk *disk, disk_hook hook, void *conte
 void disk_hook_done(struct disk *disk, struct disk_request *request); /* any thread */
 
 /*
+ * Watch a disk that is being moved: as disk_hook_set(), and until disk_watch_end() its layers and
+ * its size stay what they are (jobs and RESIZE: -EBUSY).  The hook gets no data; so nothing is
+ * copied for it.  -EBUSY a job, or another hook.  Both block; end it before deactivating.
+ */
+BASE_MUST_CHECK int disk_watch_begin(struct disk *disk, disk_hook hook, void *context,
+				     struct base_error *err);
+void disk_watch_end(struct disk *disk);
+
+/**
+ * disk_set_data_id - the content of the top image has the id @id, durably, and no later write of
+ * this activation changes it.  Blocking; active.  Formats whose id is no content's: nothing
+ * happens.
+ */
+BASE_MUST_CHECK int disk_set_data_id(struct disk *disk, const struct disk_guid *id,
+				     struct base_error *err);
+
+/*
  * A lock on a range: no guest write overlaps it while it is held; @granted on the disk's loop
  * once the overlapping writes in flight are over.  First come, first served.
  */
@@ -318,6 +338,15 @@ BASE_MUST_CHECK int disk_compact(struct disk *disk, disk_progress progress, void
 
 /* --- making and checking --- */
 
+/* A parent as its child has to know it. */
+struct disk_parent_is {
+	uint64_t size_bytes;
+	uint32_t logical_sector_bytes;
+	uint32_t physical_sector_bytes;
+	struct disk_guid id;
+	struct disk_guid data_id; /* zero: raw */
+};
+
 struct disk_create_options {
 	enum disk_format format;
 	enum disk_kind kind;            /* raw: FIXED allocates, DYNAMIC is sparse */
@@ -328,6 +357,12 @@ struct disk_create_options {
 	uint32_t log_bytes;             /* VHDX; 0: 1 MiB */
 	const char *parent;             /* differencing: name in the same store */
 	enum disk_format parent_format; /* INVALID: look */
+	/* The identity to have (page 83; of a VHD also the one that children know it by); zero: the
+	 * parent's or a new one. */
+	struct disk_guid id;
+	/* Differencing: the parent need not be there yet, and is not looked at: @parent_format and
+	 * this say what it will be. */
+	const struct disk_parent_is *parent_is;
 };
 /* Blocking.  The file is there whole and durable, or not at all.  -EBUSY the parent is being
  * written; -EPROTO a raw parent elsewhere than in the child's folder; -EEXIST; -EINVAL (thing,

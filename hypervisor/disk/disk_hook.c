@@ -111,7 +111,7 @@ static void gather(const struct iovec *iov, uint32_t iov_count, uint8_t *to)
 void disk_hook_prepare(struct disk_io *io)
 {
 	io->hooked = io->disk->hook != NULL;
-	if (!io->hooked || io->inner.op != DISK_WRITE || io->copy != NULL)
+	if (!io->hooked || io->disk->hook_blind || io->inner.op != DISK_WRITE || io->copy != NULL)
 		return;
 	/* The guest may change its buffer at any time: image and hook must see the same. */
 	if (posix_memalign(&io->copy, DISK_COPY_ALIGN_BYTES, (size_t)io->inner.length_bytes) != 0) {
@@ -157,6 +157,7 @@ struct hook_change {
 	disk_hook hook;
 	void *context;
 	bool inside;
+	bool blind;
 	int result;
 };
 
@@ -172,6 +173,7 @@ static void hook_change(void *context)
 	disk->hook = change->hook;
 	disk->hook_context = change->context;
 	disk->hook_inside = change->hook != NULL && change->inside;
+	disk->hook_blind = change->hook != NULL && change->blind;
 }
 
 static int hook_set(struct hook_change *change, struct base_error *err)
@@ -201,4 +203,30 @@ int disk_hook_set_inside(struct disk *disk, disk_hook hook, void *context, struc
 	};
 
 	return hook_set(&change, err);
+}
+
+/* --- watching --- */
+
+int disk_watch_begin(struct disk *disk, disk_hook hook, void *context, struct base_error *err)
+{
+	struct hook_change change = {
+		.disk = disk, .hook = hook, .context = context, .blind = true
+	};
+	int rc = disk_job_begin(disk, DISK_JOB_MOVE, err);
+
+	if (rc != 0)
+		return rc;
+	rc = hook_set(&change, err);
+	if (rc != 0)
+		disk_job_end(disk);
+	return rc;
+}
+
+void disk_watch_end(struct disk *disk)
+{
+	struct hook_change change = { .disk = disk };
+	int rc = hook_set(&change, NULL);
+
+	base_assert(rc == 0); /* it is ours */
+	disk_job_end(disk);
 }

@@ -220,7 +220,7 @@ int disk_parents_open(struct disk *disk, struct image *child, struct image **lay
 	struct image *top = child;
 	int rc = 0;
 
-	while (child->kind == DISK_DIFFERENCING) {
+	while (child->kind == DISK_DIFFERENCING && !disk->options.alone) {
 		if (count >= DISK_CHAIN_MAX)
 			rc = base_fail(err, -ELOOP, "chain of more than %d images", DISK_CHAIN_MAX);
 		else if (in_chain(layers, top, count, child->parent_is.name))
@@ -298,18 +298,58 @@ static int open_for_child(struct store *store, const char *name, struct base_io_
 			 options->parent, DISK_CHAIN_MAX);
 }
 
+/* A parent that is told of: what creating looks at, without a file. */
+struct told_parent {
+	struct image image;
+	struct store_file file;
+};
+
+static int tell_parent(struct store *store, const char *name,
+		       const struct disk_create_options *options, struct told_parent *told,
+		       struct base_error *err)
+{
+	const struct disk_parent_is *is = options->parent_is;
+	enum disk_format format = options->parent_format;
+	int rc = 0;
+
+	if (format <= DISK_FORMAT_INVALID || format >= DISK_FORMATS)
+		return base_fail(err, -EINVAL, "'%s': its parent's format %d is unknown", name,
+				 (int)format);
+	if ((format == DISK_RAW) != disk_guid_is_zero(&is->data_id))
+		return base_fail(err, -EINVAL, "'%s': a %s parent %s an id", name,
+				 disk_format_name(format), format == DISK_RAW ? "has not" : "has");
+	told->image = (struct image){
+		.ops = image_ops_of(format),
+		.store = store,
+		.file = &told->file,
+		.geometry = { .size_bytes = is->size_bytes,
+			      .logical_sector_bytes = is->logical_sector_bytes,
+			      .physical_sector_bytes = is->physical_sector_bytes,
+			      .id = is->id },
+		.data_id = is->data_id,
+	};
+	rc = store_resolve("", options->parent, told->file.name, err);
+	return rc == 0 && format == DISK_RAW ? raw_parent_check(name, told->file.name, err) : rc;
+}
+
 int disk_create(struct store *store, const char *name, struct base_io_loop *loop,
 		const struct disk_create_options *options, struct base_error *err)
 {
+	struct told_parent told = { .image.ops = NULL };
+	struct image *parent_image = NULL;
 	struct disk *parent = NULL;
 	int rc = create_options_check(name, options, err);
 
-	if (rc == 0 && options->kind == DISK_DIFFERENCING)
+	if (rc == 0 && options->kind == DISK_DIFFERENCING && options->parent_is != NULL) {
+		rc = tell_parent(store, name, options, &told, err);
+		parent_image = &told.image;
+	} else if (rc == 0 && options->kind == DISK_DIFFERENCING) {
 		rc = open_for_child(store, name, loop, options, &parent, err);
+		parent_image = parent != NULL ? parent->layers[0] : NULL;
+	}
 	if (rc == 0)
 		rc = image_ops_of(options->format)
-			     ->create(store, name, loop, options,
-				      parent != NULL ? parent->layers[0] : NULL, err);
+			     ->create(store, name, loop, options, parent_image, err);
 	disk_close(parent);
 	return rc == 0 ? 0 : base_fail_within(err, rc, "create disk '%s'", name);
 }

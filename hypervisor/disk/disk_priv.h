@@ -69,6 +69,7 @@ enum disk_job {
 	DISK_JOB_CHECKPOINT,
 	DISK_JOB_MERGE,
 	DISK_JOB_COMPACT,
+	DISK_JOB_MOVE,
 	DISK_JOBS
 };
 
@@ -109,6 +110,7 @@ struct disk {
 	disk_hook hook;
 	void *hook_context;
 	bool hook_inside; /* it is a merge's */
+	bool hook_blind;  /* it wants no data */
 
 	pthread_mutex_t facts_lock;    /* a leaf: geometry and epoch, for any thread */
 	struct disk_geometry geometry; /* written on the loop or while held, under the lock */

@@ -95,14 +95,13 @@ static int relative_path(const char *name, const char *parent, char *to, size_t 
 static int plan_parent(struct plan *plan, const char *name, const struct image *parent,
 		       struct base_error *err)
 {
-	const struct vhd *vhd = (const struct vhd *)parent;
 	const char *parent_name = store_name(parent->file);
 	const char *slash = strrchr(parent_name, '/');
 	struct vhd_header *header = &plan->header;
 	char path[STORE_NAME_BYTES];
 	int bytes = relative_path(name, parent_name, path, sizeof(path));
 
-	header->parent_id = vhd->footer.id;
+	header->parent_id = parent->data_id;
 	header->parent_time = 0; /* as Hyper-V writes it: the id is what is compared */
 	if (bytes == 0)
 		bytes = vhd_utf16_encode(path, true, plan->relative, sizeof(plan->relative));
@@ -142,7 +141,7 @@ static int plan_image(struct plan *plan, const char *name,
 		.current_bytes = size,
 		.geometry = vhd_geometry_of(size),
 		.type = VHD_TYPE_FIXED,
-		.id = disk_guid_new()
+		.id = disk_guid_is_zero(&options->id) ? disk_guid_new() : options->id
 	};
 	plan->end_offset = size;
 	if (options->kind == DISK_FIXED)

@@ -235,10 +235,12 @@ static int plan_make(struct plan *plan, const char *name, const struct disk_crea
 	if (code < 0)
 		return code;
 	meta->leave_allocated = options->kind == DISK_FIXED;
+	meta->page83 = options->id;
 	/* To a guest a child is the same disk as its parent. */
-	meta->page83 = parent != NULL && !disk_guid_is_zero(&parent->geometry.id)
-			       ? parent->geometry.id
-			       : disk_guid_new();
+	if (disk_guid_is_zero(&meta->page83) && parent != NULL)
+		meta->page83 = parent->geometry.id;
+	if (disk_guid_is_zero(&meta->page83))
+		meta->page83 = disk_guid_new();
 	plan->shape = vhdx_bat_shape(meta->disk_bytes, meta->block_bytes,
 				     meta->logical_sector_bytes, meta->has_parent);
 	layout_plan(plan);
