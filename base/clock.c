@@ -80,6 +80,27 @@ void base_sleep_ns(uint64_t duration_ns)
 		base_bug("clock_nanosleep: error %d", code);
 }
 
+bool base_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline_ns)
+{
+	uint64_t now_ns = read_ns(CLOCK_BOOTTIME);
+	uint64_t until_ns = read_ns(CLOCK_MONOTONIC); /* nobody sets it */
+	struct timespec until;
+
+	if (deadline_ns == BASE_TIME_NEVER) {
+		if (pthread_cond_wait(cond, lock) != 0)
+			base_bug("condition: cannot be waited for");
+		return true;
+	}
+	if (now_ns >= deadline_ns)
+		return false;
+	until_ns += deadline_ns - now_ns;
+	until = (struct timespec){ .tv_sec = (time_t)(until_ns / BASE_NS_PER_SECOND),
+				   .tv_nsec = (long)(until_ns % BASE_NS_PER_SECOND) };
+	if (pthread_cond_clockwait(cond, lock, CLOCK_MONOTONIC, &until) == 0)
+		return true;
+	return read_ns(CLOCK_BOOTTIME) < deadline_ns;
+}
+
 uint64_t base_tsc_read(void)
 {
 	return __rdtsc();

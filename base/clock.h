@@ -8,6 +8,8 @@
 #ifndef BASE_CLOCK_H
 #define BASE_CLOCK_H
 
+#include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,6 +39,12 @@ struct base_clock base_clock_fake(struct base_fake_clock *fake);
 
 /* Sleep at least @duration_ns (CLOCK_BOOTTIME), also over signals. */
 void base_sleep_ns(uint64_t duration_ns);
+
+/**
+ * base_cond_wait - wait for @cond under @lock, at most until @deadline_ns (CLOCK_BOOTTIME;
+ * BASE_TIME_NEVER: for ever).  May come back early; false: the deadline has passed.
+ */
+bool base_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline_ns);
 
 /* The processor's time stamp counter. */
 uint64_t base_tsc_read(void);

@@ -193,6 +193,11 @@ uint32_t mig_intake_failures(const struct mig_intake *intake, struct mig_failure
 	return intake->failure_count;
 }
 
+bool mig_intake_is_last(const struct mig_intake *intake)
+{
+	return intake->last;
+}
+
 bool mig_intake_is_whole(const struct mig_intake *intake)
 {
 	return intake->last && !intake->open;

@@ -87,6 +87,8 @@ BASE_MUST_CHECK int mig_intake_barrier(struct mig_intake *intake, uint32_t chann
 
 /* After the last barrier of a round: what failed in it; at most MIG_FAILURES_MAX. */
 uint32_t mig_intake_failures(const struct mig_intake *intake, struct mig_failure *ret_failures);
+/* Whether the round under way is the last; for a channel's thread within it. */
+bool mig_intake_is_last(const struct mig_intake *intake);
 /* Whether the last round has ended. */
 bool mig_intake_is_whole(const struct mig_intake *intake);
 struct mig_intake_counts mig_intake_counts(const struct mig_intake *intake);

@@ -15,6 +15,7 @@
 #define MIGRATE_MIG_VM_H
 
 #include "migrate/mig_body.h"
+#include "migrate/mig_image.h"
 #include "migrate/mig_intake.h"
 #include "migrate/mig_switch.h"
 
@@ -38,6 +39,8 @@ struct mig_source_vm {
 	/* Pages that may be other than zero: what was never touched is not among them.  A page
 	 * touched after the call is in the next harvest.  Overwritten. */
 	int (*touched)(void *vm, uint64_t *into, struct base_error *err);
+	/* Of the plan's objects 1 and up; NULL where there are none. */
+	const struct mig_image_ops *images;
 	/* vCPUs stand still, no request of the guest's is in flight. */
 	int (*hold)(void *vm, struct base_error *err);
 	/* Held: append the device state. */

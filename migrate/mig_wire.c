@@ -45,6 +45,7 @@ static const struct mig_type_row rows[MIG_TYPES] = {
 	[MIG_TYPE_WRITE] = { "write", SOURCE, DATA, 1, MIG_BODY_BYTES_MAX },
 	[MIG_TYPE_ASK] = { "ask", SOURCE, CONTROL, MIG_ASK_BYTES, MIG_ASK_BYTES },
 	[MIG_TYPE_REGISTER] = { "register", BACK, CONTROL, MIG_REGISTER_BYTES, MIG_REGISTER_BYTES },
+	[MIG_TYPE_BYE] = { "bye", SOURCE, CONTROL, 0, 0 },
 };
 
 const struct mig_type_row *mig_type_row(uint32_t type)
@@ -169,9 +170,6 @@ int mig_open_decode(const uint8_t bytes[MIG_OPEN_BYTES], struct mig_open *ret_op
 	if (open.channel > open.channel_count)
 		return base_fail(err, -EBADMSG, "migration: channel %u of %u",
 				 (unsigned int)open.channel, (unsigned int)open.channel_count);
-	if (open.channel == 0 && !base_is_zero(open.secret, MIG_ID_BYTES))
-		return base_fail(err, -EBADMSG,
-				 "migration: a secret on the control channel, expected none");
 	if (!base_is_zero(base_read_span(&in, OPEN_PAD_BYTES), OPEN_PAD_BYTES))
 		return base_fail(err, -EBADMSG, "migration: open: reserved bytes, expected 0");
 	*ret_open = open;

@@ -54,6 +54,7 @@ enum mig_type {
 	MIG_TYPE_WRITE,    /* bytes for a region */
 	MIG_TYPE_ASK,      /* where the destination keeps the register */
 	MIG_TYPE_REGISTER, /* the answer */
+	MIG_TYPE_BYE,      /* the source has heard the end and asks nothing more */
 	MIG_TYPES
 };
 
@@ -98,7 +99,7 @@ struct mig_open {
 	uint16_t channel;       /* 0: control */
 	uint16_t channel_count; /* of data */
 	uint8_t id[MIG_ID_BYTES];
-	uint8_t secret[MIG_ID_BYTES]; /* zeros on the control channel */
+	uint8_t secret[MIG_ID_BYTES]; /* as OPENED gave it; zeros: a migration begins */
 };
 
 void mig_open_encode(const struct mig_open *open, uint8_t ret_bytes[MIG_OPEN_BYTES]);

@@ -62,3 +62,37 @@ Test(clock, random_bytes_differ_and_stay_inside)
 	cr_assert_eq(first[0] + first[33] + second[0] + second[33], 0);
 	base_random_bytes(first, 0);
 }
+
+/* --- conditions --- */
+
+static pthread_mutex_t cond_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t cond = PTHREAD_COND_INITIALIZER;
+static bool cond_done;
+
+static void *signal_cond(void *context)
+{
+	(void)context;
+	(void)pthread_mutex_lock(&cond_lock);
+	cond_done = true;
+	(void)pthread_cond_broadcast(&cond);
+	(void)pthread_mutex_unlock(&cond_lock);
+	return NULL;
+}
+
+Test(clock, a_condition_or_its_deadline)
+{
+	uint64_t now_ns = base_clock_boot_ns(&base_clock_system);
+	pthread_t thread;
+
+	(void)pthread_mutex_lock(&cond_lock);
+	cr_assert_not(base_cond_wait(&cond, &cond_lock, now_ns)); /* over already */
+	cr_assert_not(base_cond_wait(&cond, &cond_lock, 0));
+	while (base_cond_wait(&cond, &cond_lock, now_ns + 2 * BASE_NS_PER_MS))
+		continue;
+	cr_assert_geq(base_clock_boot_ns(&base_clock_system), now_ns + 2 * BASE_NS_PER_MS);
+	cr_assert_eq(pthread_create(&thread, NULL, signal_cond, NULL), 0);
+	while (!cond_done)
+		cr_assert(base_cond_wait(&cond, &cond_lock, BASE_TIME_NEVER));
+	(void)pthread_mutex_unlock(&cond_lock);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+}

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The destination's session, for the files that make it up: mig_in.c (life and actions),
+ * mig_in_net.c (who connects), mig_in_control.c (what the source says), mig_in_data.c (the data
+ * channels).
+ *
+ * Threads: the runner (mig_in_run()) owns what says nothing else; the door looks at the listening
+ * socket and makes channels; the control channel's receiver; one for each data channel.
+ */
+#ifndef MIGRATE_MIG_IN_PRIV_H
+#define MIGRATE_MIG_IN_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "migrate/mig_control_priv.h"
+#include "migrate/mig_events_priv.h"
+#include "migrate/mig_in.h"
+
+#define MIG_IN_PENDING_MAX 64u    /* connections that have not said OPEN */
+#define MIG_IN_OPEN_MS     10000u /* for saying it */
+
+struct mig_in_channel {
+	struct mig_in *in;
+	uint32_t number; /* from 1 */
+	struct mig_link *link;
+	int fd;
+	pthread_t thread;
+	bool there;
+};
+
+struct mig_in {
+	struct mig_in_options options;
+	struct mig_events events;
+	struct mig_destination machine;
+	uint64_t retry_ns;   /* deadline of MIG_DO_RETRY */
+	uint64_t give_up_ns; /* ready, and nothing heard until then */
+	bool prepared;       /* vm->prepare() was called, vm->release() was not; under lock */
+	uint64_t check_ns, activate_ns;
+
+	pthread_t door;
+	bool has_door;
+	int wake_fd; /* tells the door that it is over */
+
+	/* Made by the receiver with the plan, before any data channel may come. */
+	struct mig_plan plan;
+	struct mig_intake *intake;
+	uint8_t *memory;
+	struct base_buffer state; /* the receiver's; the runner's from SEALED on */
+	struct mig_sealed sealed;
+	atomic_uint round_open; /* number + 1 of the round whose chunks may come; 0: none */
+
+	pthread_mutex_t control_lock; /* the control channel's life; nothing but a send under it */
+	struct mig_control *control;  /* changed by the door and, at the end, the runner */
+
+	pthread_mutex_t lock; /* a leaf: what is below */
+	pthread_cond_t changed;
+	bool taken; /* a source has come; id and secret are its own */
+	uint8_t id[MIG_ID_BYTES];
+	uint8_t secret[MIG_ID_BYTES];
+	uint32_t channel_count;
+	bool accepted; /* no findings: data channels may come */
+	bool stop;     /* for data channels and door */
+	bool lost;     /* no control channel */
+	bool parted;   /* the source has said BYE */
+	bool has_sealed, whole, sealed_told;
+	bool was_ready;
+	uint32_t rounds_reported; /* ROUND_DONE was sent for so many */
+	bool has_reason;
+	struct base_error reason;
+	struct mig_in_channel channels[MIG_CHANNELS_MAX + 1];
+};
+
+static inline uint64_t mig_in_now(void)
+{
+	return base_clock_boot_ns(&base_clock_system);
+}
+
+/* Keep the first reason.  Any thread. */
+void mig_in_note(struct mig_in *in, int code, const struct base_error *why);
+/* The same, and the machine hears of a fault. */
+void mig_in_fault(struct mig_in *in, int code, const struct base_error *why);
+/* On the control channel, if there is one.  Any thread. */
+void mig_in_send(struct mig_in *in, enum mig_type type, const void *body, uint32_t body_bytes);
+
+void mig_in_send_failed(struct mig_in *in, const char *why);
+
+/* --- mig_in_net.c --- */
+
+BASE_MUST_CHECK int mig_in_door_open(struct mig_in *in, struct base_error *err);
+void mig_in_door_close(struct mig_in *in); /* no connection is made after it; again is fine */
+
+/* --- mig_in_control.c --- */
+
+extern const struct mig_control_ops mig_in_control_ops; /* context: the session */
+/* The message SEALED has come and all data: tell the machine, once. */
+void mig_in_sealed(struct mig_in *in);
+
+/* --- mig_in_data.c --- */
+
+/* A data channel, greeted.  @link and @fd are taken, also on failure. */
+BASE_MUST_CHECK int mig_in_channel_begin(struct mig_in *in, uint32_t number, struct mig_link *link,
+					 int fd, struct base_error *err);
+/* Regions that the source may write to. */
+void mig_in_channel_register(struct mig_in *in, uint32_t number, struct mig_link *link);
+/* The receiver has opened a round. */
+void mig_in_round_opened(struct mig_in *in, uint32_t number);
+/* No data channel is at work when it returns, and none comes.  Again is fine. */
+void mig_in_data_stop(struct mig_in *in);
+
+#endif

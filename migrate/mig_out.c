@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The source's session: its life, and what the machine of mig_switch.h wants done. */
+#include "migrate/mig_out.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "migrate/mig_out_priv.h"
+
+#define TIMEOUT_MS 10000u
+#define RETRY_MS   1000u
+
+int mig_out_new(const struct mig_out_options *options, struct mig_out **ret_out,
+		struct base_error *err)
+{
+	struct mig_out *out = calloc(1, sizeof(*out));
+
+	base_assert(options->channel_count > 0 && options->channel_count <= MIG_CHANNELS_MAX);
+	if (out == NULL)
+		return base_fail(err, -ENOMEM, "migration");
+	out->options = *options;
+	if (out->options.timeout_ms == 0)
+		out->options.timeout_ms = TIMEOUT_MS;
+	if (out->options.retry_ms == 0)
+		out->options.retry_ms = RETRY_MS;
+	out->machine = mig_source_begin(options->epoch);
+	out->shown = out->machine.state;
+	out->retry_ns = BASE_TIME_NEVER;
+	base_random_bytes(out->id, sizeof(out->id));
+	for (uint32_t i = 0; i < MIG_CHANNELS_MAX; i++)
+		out->fds[i] = -1;
+	mig_events_init(&out->events);
+	(void)pthread_mutex_init(&out->lock, NULL); /* these two cannot fail on Linux */
+	(void)pthread_cond_init(&out->changed, NULL);
+	*ret_out = out;
+	return 0;
+}
+
+void mig_out_free(struct mig_out *out)
+{
+	if (out == NULL)
+		return;
+	base_assert(!out->mover_runs && out->control == NULL);
+	mig_copy_free(out->copy);
+	mig_image_free(out->image);
+	base_pool_free(out->pool);
+	for (uint32_t i = 0; i < MIG_CHANNELS_MAX; i++) {
+		mig_link_free(out->links[i]);
+		base_closep(&out->fds[i]);
+	}
+	free(out->dirty);
+	free(out->next);
+	free(out->scratch);
+	mig_plan_fini(&out->plan);
+	mig_events_fini(&out->events);
+	(void)pthread_cond_destroy(&out->changed);
+	(void)pthread_mutex_destroy(&out->lock);
+	free(out);
+}
+
+void mig_out_note(struct mig_out *out, int code, const struct base_error *why)
+{
+	BASE_LOCKED(&out->lock);
+
+	if (out->has_reason)
+		return;
+	out->has_reason = true;
+	out->reason = *why;
+	out->reason.code = code;
+	(void)pthread_cond_broadcast(&out->changed);
+}
+
+uint64_t mig_out_sent_bytes(const struct mig_out *out)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < out->link_count; i++)
+		bytes += mig_link_counts(out->links[i]).sent_bytes;
+	return bytes;
+}
+
+void mig_out_cancel(struct mig_out *out)
+{
+	{
+		BASE_LOCKED(&out->lock);
+
+		out->cancelled = true;
+		if (out->dialing != NULL)
+			mig_link_cancel(out->dialing);
+		(void)pthread_cond_broadcast(&out->changed);
+	}
+	mig_events_post_kind(&out->events, MIG_EV_CANCEL);
+}
+
+/* --- what the machine wants done --- */
+
+static void fault(struct mig_out *out, int code, const struct base_error *why)
+{
+	mig_out_note(out, code, why);
+	mig_events_post_kind(&out->events, MIG_EV_FAULT);
+}
+
+static void do_pause(struct mig_out *out)
+{
+	struct base_error why = { 0 };
+	int r = 0;
+
+	out->times.pause_ns = mig_out_now();
+	r = out->options.vm->hold(out->options.vm_context, &why);
+	out->times.paused_ns = mig_out_now();
+	if (r < 0)
+		fault(out, base_fail_within(&why, r, "the VM cannot be paused"), &why);
+	else
+		mig_events_post_kind(&out->events, MIG_EV_PAUSED);
+}
+
+static void do_promise(struct mig_out *out)
+{
+	struct base_error why = { 0 };
+	int r = out->options.vm->promise(out->options.vm_context, true, out->machine.epoch, &why);
+
+	if (r < 0)
+		fault(out, base_fail_within(&why, r, "the promise cannot be written"), &why);
+	else
+		mig_events_post_kind(&out->events, MIG_EV_PROMISED);
+}
+
+static void do_ask(struct mig_out *out, uint64_t epoch, enum mig_side owner)
+{
+	const struct mig_arbiter *arbiter = out->options.arbiter;
+	struct mig_event event = { .kind = MIG_EV_ARBITER };
+	struct mig_register answer = { 0 };
+	struct base_error why = { 0 };
+	int r = 0;
+
+	if (arbiter == NULL)
+		r = mig_out_ask(out, epoch, owner, &answer, &why);
+	else if (owner == MIG_SIDE_INVALID)
+		r = arbiter->read(arbiter->context, &answer, &why);
+	else
+		r = arbiter->ask(arbiter->context, epoch, owner, &answer, &why);
+	if (r < 0) { /* whatever it was: the request may have been, or may yet be carried out */
+		mig_events_post_kind(&out->events, MIG_EV_ARBITER_UNKNOWN);
+		return;
+	}
+	if (answer.owner == MIG_DESTINATION && answer.epoch == out->machine.epoch + 1 &&
+	    out->times.committed_ns == 0)
+		out->times.committed_ns = mig_out_now();
+	event.epoch = answer.epoch;
+	event.owner = answer.owner;
+	mig_events_post(&out->events, &event);
+}
+
+/* Nothing of the rounds is under way any more, and the promise is over. */
+static void do_run(struct mig_out *out, uint64_t epoch)
+{
+	struct base_error why = { 0 };
+	int r = 0;
+
+	mig_out_copy_stop(out);
+	r = out->options.vm->run(out->options.vm_context, epoch, &why);
+	out->times.running_ns = mig_out_now();
+	if (r < 0) {
+		(void)base_fail_within(&why, r, "the VM cannot go on here yet");
+		mig_out_note(out, r, &why);
+		mig_events_post_kind(&out->events, MIG_EV_RUN_FAILED);
+		return;
+	}
+	mig_events_post_kind(&out->events, MIG_EV_RUNS);
+}
+
+static void perform(struct mig_out *out, const struct mig_action *action)
+{
+	switch (action->kind) {
+	case MIG_DO_PAUSE:
+		do_pause(out);
+		break;
+	case MIG_DO_SEND_REST:
+		mig_out_copy_last(out);
+		break;
+	case MIG_DO_PROMISE:
+		out->times.ready_ns = mig_out_now();
+		do_promise(out);
+		break;
+	case MIG_DO_SEND:
+		mig_out_say(out, action->message);
+		break;
+	case MIG_DO_ASK:
+		do_ask(out, action->epoch, action->owner);
+		break;
+	case MIG_DO_READ:
+		do_ask(out, 0, MIG_SIDE_INVALID);
+		break;
+	case MIG_DO_RUN:
+		do_run(out, action->epoch);
+		break;
+	case MIG_DO_RELEASE:
+		out->times.running_ns = mig_out_now();
+		mig_out_copy_stop(out);
+		out->options.vm->release(out->options.vm_context);
+		break;
+	case MIG_DO_RETRY:
+		out->retry_ns = mig_out_now() + out->options.retry_ms * BASE_NS_PER_MS;
+		break;
+	case MIG_DO_INVALID:
+	case MIG_DO_CHECK: /* the destination's */
+	case MIG_DOS:
+	default:
+		base_bug("migration: action %d at a source", (int)action->kind);
+	}
+}
+
+static void step(struct mig_out *out, const struct mig_event *event)
+{
+	struct mig_actions actions;
+	enum mig_source_state before = out->machine.state;
+	struct base_error why = { 0 };
+	int r = 0;
+
+	out->machine = mig_source_step(out->machine, event, &actions);
+	{
+		BASE_LOCKED(&out->lock);
+
+		out->shown = out->machine.state;
+	}
+	for (uint32_t i = 0; i < actions.count; i++)
+		perform(out, &actions.list[i]);
+	if (before == MIG_SRC_LINKING && out->machine.state == MIG_SRC_COPYING) {
+		r = mig_out_copy_begin(out, &why);
+		if (r < 0)
+			fault(out, r, &why);
+	}
+}
+
+static bool is_lost(struct mig_out *out)
+{
+	BASE_LOCKED(&out->lock);
+
+	return out->lost;
+}
+
+/* The questions to come have somebody who hears them. */
+static void retry(struct mig_out *out)
+{
+	const struct mig_event again = { .kind = MIG_EV_RETRY };
+	const struct mig_event back = { .kind = MIG_EV_LINK_BACK };
+
+	out->retry_ns = BASE_TIME_NEVER;
+	if (is_lost(out) &&
+	    (out->machine.state == MIG_SRC_ASKING || out->machine.state == MIG_SRC_COMMITTED) &&
+	    mig_out_relink(out, NULL) == 0)
+		step(out, &back);
+	step(out, &again);
+}
+
+/* --- the run --- */
+
+static void begin(struct mig_out *out)
+{
+	struct base_error why = { 0 };
+	int r = 0;
+
+	out->times.begin_ns = mig_out_now();
+	r = mig_out_link(out, &why);
+	out->times.linked_ns = mig_out_now();
+	if (r < 0)
+		fault(out, r, &why);
+	else
+		mig_events_post_kind(&out->events, MIG_EV_LINKED);
+}
+
+/* A destination that has everything would wait for a word: it gets it, if it can still be reached.
+ */
+static void say_bye(struct mig_out *out)
+{
+	if (is_lost(out) && out->times.sealed_ns != 0 && mig_out_relink(out, NULL) == 0 &&
+	    out->machine.state == MIG_SRC_STAYS)
+		mig_out_say(out, MIG_MSG_CANCEL);
+	if (out->control != NULL && !is_lost(out))
+		(void)!mig_control_send(out->control, MIG_TYPE_BYE, NULL, 0, NULL);
+}
+
+/* All threads but ours are gone after it, and nothing of the migration is left at the VM. */
+static void finish(struct mig_out *out)
+{
+	struct mig_control *control = NULL;
+
+	mig_out_copy_stop(out);
+	out->times.end_ns = mig_out_now();
+	say_bye(out);
+	mig_events_close(&out->events);
+	/* Decided, whatever was promised.  Left behind, it costs a question at the next start. */
+	(void)!out->options.vm->promise(out->options.vm_context, false, out->machine.epoch, NULL);
+	{
+		BASE_LOCKED(&out->lock);
+
+		control = base_take(&out->control);
+	}
+	mig_control_free(control);
+}
+
+static enum mig_out_end end_of(const struct mig_out *out)
+{
+	if (out->machine.state == MIG_SRC_MOVED)
+		return MIG_OUT_MOVED;
+	if (out->machine.state == MIG_SRC_STALE)
+		return MIG_OUT_STALE;
+	return out->cancelled ? MIG_OUT_CANCELLED : MIG_OUT_FAILED;
+}
+
+enum mig_out_end mig_out_run(struct mig_out *out, struct mig_findings *findings,
+			     struct base_error *err)
+{
+	struct mig_event event;
+
+	memset(findings, 0, sizeof(*findings));
+	out->findings = findings;
+	begin(out);
+	while (!mig_source_is_over(&out->machine))
+		if (mig_events_take(&out->events, out->retry_ns, &event))
+			step(out, &event);
+		else
+			retry(out);
+	finish(out);
+	if (err != NULL && out->has_reason)
+		*err = out->reason;
+	return end_of(out);
+}
+
+/* --- what is told --- */
+
+void mig_out_progress(struct mig_out *out, struct mig_out_progress *ret_progress)
+{
+	struct mig_out_progress progress = { 0 };
+	BASE_LOCKED(&out->lock);
+
+	progress.state = out->shown;
+	progress.round = out->round;
+	progress.left_pages = out->left_pages;
+	if (out->copy != NULL) {
+		struct mig_copy_counts counts = mig_copy_counts(out->copy);
+		uint64_t sent = mig_out_sent_bytes(out);
+
+		progress.sent_bytes = sent;
+		progress.page_count = counts.page_count;
+		progress.zero_pages = counts.zero_pages;
+		if (out->pace.begin_ns != 0)
+			progress.view =
+				mig_pace_view(&out->pace, mig_out_now(),
+					      mig_out_moved_bytes(out) - out->round_begin_bytes,
+					      out->round_bytes);
+	}
+	*ret_progress = progress;
+}
+
+static uint64_t between(uint64_t from_ns, uint64_t to_ns)
+{
+	return from_ns != 0 && to_ns > from_ns ? to_ns - from_ns : 0;
+}
+
+void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report)
+{
+	const struct mig_out_times *times = &out->times;
+	struct mig_out_report report = {
+		.total_ns = between(times->begin_ns, times->end_ns),
+		.prepare_ns = between(times->begin_ns, times->linked_ns),
+		.copy_ns = between(times->linked_ns, times->pause_ns),
+		.blackout_ns = between(times->pause_ns, times->running_ns),
+		.pause_ns = between(times->pause_ns, times->paused_ns),
+		.last_round_ns = between(times->paused_ns, times->last_round_ns),
+		.state_ns = between(times->last_round_ns, times->state_ns),
+		.let_go_ns = between(times->state_ns, times->sealed_ns),
+		.check_ns = between(times->sealed_ns, times->ready_ns),
+		.commit_ns = between(times->ready_ns, times->committed_ns),
+		.activate_ns = between(times->committed_ns, times->running_ns),
+		.destination_check_ns = out->destination_check_ns,
+		.destination_activate_ns = out->destination_activate_ns,
+		.sent_bytes = mig_out_sent_bytes(out),
+		.resent_chunks = out->resent_chunks,
+		.state_bytes = out->state_bytes,
+		.rounds = out->copy != NULL ? out->round + 1 : 0,
+	};
+
+	if (out->copy != NULL) {
+		struct mig_copy_counts counts = mig_copy_counts(out->copy);
+
+		report.page_count = counts.page_count;
+		report.zero_pages = counts.zero_pages;
+		report.chunks = counts.chunks;
+	}
+	*ret_report = report;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The source's session, for the files that make it up: mig_out.c (life and actions), mig_out_net.c
+ * (connections and messages), mig_out_copy.c (the rounds).
+ *
+ * Threads: the runner (mig_out_run()) owns what says nothing else; the mover makes the rounds, from
+ * COPYING until it is stopped; the control channel's receiver.
+ */
+#ifndef MIGRATE_MIG_OUT_PRIV_H
+#define MIGRATE_MIG_OUT_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "migrate/mig_control_priv.h"
+#include "migrate/mig_copy.h"
+#include "migrate/mig_events_priv.h"
+#include "migrate/mig_out.h"
+
+/* Instants of the way to the other side, 0: not reached.  Each is written by one thread before the
+ * event that makes another look at it. */
+struct mig_out_times {
+	uint64_t begin_ns;
+	uint64_t linked_ns;
+	uint64_t pause_ns; /* the order */
+	uint64_t paused_ns;
+	uint64_t last_round_ns;
+	uint64_t state_ns;
+	uint64_t sealed_ns;
+	uint64_t ready_ns;
+	uint64_t committed_ns;
+	uint64_t running_ns; /* there, or here again */
+	uint64_t end_ns;
+};
+
+struct mig_out {
+	struct mig_out_options options;
+	struct mig_events events;
+	struct mig_source machine;
+	struct mig_out_times times;
+	uint64_t retry_ns; /* deadline of MIG_DO_RETRY */
+
+	/* Of the migration; set while linking. */
+	uint8_t id[MIG_ID_BYTES];
+	struct mig_opened opened;
+	struct mig_plan plan;
+	uint64_t page_count;
+	size_t word_count;
+	struct mig_link *links[MIG_CHANNELS_MAX];
+	int fds[MIG_CHANNELS_MAX];
+	uint32_t link_count;
+	struct base_pool *pool;
+	struct mig_copy *copy;
+	uint64_t *dirty;         /* the mover's: of the round */
+	uint64_t *next;          /* the mover's: of the harvest */
+	uint64_t *scratch;       /* the mover's */
+	struct mig_image *image; /* NULL: no images */
+	uint64_t image_bytes;    /* the mover's: of them to be sent, at most */
+
+	pthread_t mover;
+	bool mover_runs; /* to be joined */
+
+	pthread_mutex_t lock; /* a leaf: what is below */
+	pthread_cond_t changed;
+	struct mig_control *control; /* changed by the runner only */
+	struct mig_link *dialing;    /* a connection that is being made */
+	bool lost;                   /* the control channel is of no use */
+	bool cancelled;              /* by the user */
+	bool stop;                   /* for the mover */
+	bool last;                   /* for the mover: the VM is paused, send the rest */
+	bool has_reason;
+	struct base_error reason; /* the first one */
+	bool has_findings;
+	struct mig_findings *findings;
+	uint32_t rounds_done; /* ROUND_DONE came for so many */
+	uint32_t failure_count;
+	struct mig_failure failures[MIG_FAILURES_MAX]; /* of the last of them */
+	uint64_t question;
+	bool has_answer;
+	struct mig_answer answer;
+	struct mig_pace pace;
+	uint32_t round;
+	uint64_t round_bytes;       /* at most, of the round under way */
+	uint64_t round_begin_bytes; /* of memory and disks sent when it began */
+	uint64_t left_pages;
+	uint64_t resent_chunks;
+	uint64_t state_bytes;
+	uint64_t destination_check_ns, destination_activate_ns;
+	enum mig_source_state shown; /* the machine's, for progress */
+};
+
+static inline uint64_t mig_out_now(void)
+{
+	return base_clock_boot_ns(&base_clock_system);
+}
+
+/* Keep the first reason.  Any thread. */
+void mig_out_note(struct mig_out *out, int code, const struct base_error *why);
+uint64_t mig_out_sent_bytes(const struct mig_out *out); /* over the data channels */
+
+/* --- mig_out_net.c --- */
+
+/* Control channel, plan, findings, data channels; -ECANCELED by the user or by findings. */
+BASE_MUST_CHECK int mig_out_link(struct mig_out *out, struct base_error *err);
+/* A control channel again, after it was lost. */
+BASE_MUST_CHECK int mig_out_relink(struct mig_out *out, struct base_error *err);
+/* A message of the switchover; what cannot be sent is dropped. */
+void mig_out_say(struct mig_out *out, enum mig_message message);
+/* Ask the destination for its register, and wait; @owner MIG_SIDE_INVALID: only read.  Not 0:
+ * unknown. */
+BASE_MUST_CHECK int mig_out_ask(struct mig_out *out, uint64_t epoch, enum mig_side owner,
+				struct mig_register *ret_register, struct base_error *err);
+
+/* --- mig_out_copy.c --- */
+
+BASE_MUST_CHECK int mig_out_copy_begin(struct mig_out *out, struct base_error *err);
+/* Bytes of guest memory and disks that have been sent, zeros too.  There is a copy. */
+uint64_t mig_out_moved_bytes(const struct mig_out *out);
+/* The VM is paused: send the rest. */
+void mig_out_copy_last(struct mig_out *out);
+/* The mover is at its end when this returns; its data channels are closed.  Again is fine. */
+void mig_out_copy_stop(struct mig_out *out);
+
+#endif

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/support/mig_fake.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/thread.h"
+
+static bool fails(atomic_int *fault)
+{
+	int left = atomic_load(fault);
+
+	while (left > 0 && !atomic_compare_exchange_weak(fault, &left, left - 1))
+		continue;
+	return left != 0;
+}
+
+static int fault(struct mig_fake_vm *vm, atomic_int *which, const char *what,
+		 struct base_error *err)
+{
+	if (vm->at != NULL)
+		vm->at(what);
+	return fails(which) ? base_fail(err, -EIO, "%s: by the test's wish", what) : 0;
+}
+
+/* --- the guest --- */
+
+/* A page's first word says when it was written; the byte is there before its page is logged. */
+static void write_page(struct mig_fake_vm *vm, uint64_t page)
+{
+	uint64_t *word = (uint64_t *)(void *)(vm->memory + page * MIG_PAGE_BYTES);
+
+	vm->world->written[page] = ++vm->world->clock;
+	__atomic_store_n(word, vm->world->clock, __ATOMIC_RELAXED);
+	atomic_fetch_or(&vm->log[page / 64], 1ULL << page % 64);
+}
+
+static void check_page(struct mig_fake_vm *vm, uint64_t page)
+{
+	const uint64_t *word = (const uint64_t *)(const void *)(vm->memory + page * MIG_PAGE_BYTES);
+
+	if (__atomic_load_n(word, __ATOMIC_RELAXED) != vm->world->written[page])
+		atomic_fetch_add(&vm->world->bad_page, 1);
+}
+
+static void *guest(void *context)
+{
+	struct mig_fake_vm *vm = context;
+	uint32_t random = 12345;
+
+	for (uint64_t page = 0; page < MIG_FAKE_PAGES; page++)
+		check_page(vm, page);
+	while (!atomic_load(&vm->stop) && vm->writes) {
+		uint64_t page = 0;
+
+		random = random * 1664525u + 1013904223u;
+		page = (random >> 8) % MIG_FAKE_PAGES;
+		check_page(vm, page);
+		write_page(vm, page);
+		__atomic_store_n(&vm->writes_done, vm->writes_done + 1, __ATOMIC_RELEASE);
+		if (vm->writes_per_ms != 0 && vm->writes_done % vm->writes_per_ms == 0)
+			base_sleep_ns(BASE_NS_PER_MS);
+	}
+	return NULL;
+}
+
+static void guest_go(struct mig_fake_vm *vm)
+{
+	if (atomic_exchange(&vm->runs, true))
+		return;
+	if (atomic_fetch_add(&vm->world->running, 1) != 0)
+		atomic_fetch_add(&vm->world->twice, 1);
+	atomic_store(&vm->stop, false);
+	if (base_thread_start(&vm->thread, "fake-guest", guest, vm, NULL) < 0)
+		base_bug("fake guest: no thread");
+	vm->has_thread = true;
+}
+
+static void guest_stop(struct mig_fake_vm *vm)
+{
+	if (!atomic_exchange(&vm->runs, false))
+		return;
+	atomic_store(&vm->stop, true);
+	base_thread_join(vm->thread);
+	vm->has_thread = false;
+	atomic_fetch_sub(&vm->world->running, 1);
+}
+
+static void take_disk(struct mig_fake_vm *vm)
+{
+	if (vm->has_disk)
+		return;
+	vm->has_disk = true;
+	if (atomic_fetch_add(&vm->world->disk, 1) != 0)
+		atomic_fetch_add(&vm->world->twice, 1);
+}
+
+static void drop_disk(struct mig_fake_vm *vm)
+{
+	if (vm->has_disk)
+		atomic_fetch_sub(&vm->world->disk, 1);
+	vm->has_disk = false;
+}
+
+/* --- the source --- */
+
+static int source_plan(void *context, struct mig_plan *ret_plan, struct base_error *err)
+{
+	struct mig_plan plan = { .object_count = 1 };
+
+	(void)context;
+	plan.config = strdup("{\"name\":\"fake\"}");
+	plan.objects = calloc(1, sizeof(*plan.objects));
+	if (plan.objects != NULL)
+		plan.objects[0].description = strdup("");
+	if (plan.config == NULL || plan.objects == NULL || plan.objects[0].description == NULL) {
+		mig_plan_fini(&plan);
+		return base_fail(err, -ENOMEM, "fake plan");
+	}
+	plan.objects[0].object.unit_count = MIG_FAKE_PAGES;
+	*ret_plan = plan;
+	return 0;
+}
+
+static const uint8_t *source_memory(void *context)
+{
+	return ((struct mig_fake_vm *)context)->memory;
+}
+
+static int source_track(void *context, bool on, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+
+	(void)err;
+	for (uint64_t page = 0; on && page < MIG_FAKE_PAGES; page++)
+		atomic_fetch_or(&vm->log[page / 64], 1ULL << page % 64);
+	vm->tracking = on;
+	return 0;
+}
+
+static int source_harvest(void *context, uint64_t *into, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+	atomic_int none = 0;
+
+	(void)fault(vm, &none, "harvest", err);
+	if (!vm->tracking)
+		return base_fail(err, -EPROTO, "fake harvest without tracking");
+	for (size_t i = 0; i < MIG_FAKE_WORDS; i++)
+		into[i] = atomic_exchange(&vm->log[i], 0);
+	return 0;
+}
+
+/* Every fifth page was never touched, unless the guest did. */
+static int source_touched(void *context, uint64_t *into, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+
+	(void)err;
+	memset(into, 0, MIG_FAKE_WORDS * sizeof(*into));
+	for (uint64_t page = 0; page < MIG_FAKE_PAGES; page++)
+		if (page % 5 != 0 || vm->world->written[page] != 0)
+			into[page / 64] |= 1ULL << page % 64;
+	return 0;
+}
+
+static int source_hold(void *context, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+	int r = fault(vm, &vm->faults.hold, "hold", err);
+
+	if (r < 0)
+		return r;
+	guest_stop(vm);
+	atomic_fetch_add(&vm->holds, 1);
+	return 0;
+}
+
+static int source_state(void *context, struct base_buffer *out, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+
+	base_buffer_append(out, MIG_FAKE_STATE, sizeof(MIG_FAKE_STATE));
+	return fault(vm, &vm->faults.state, "state", err);
+}
+
+static int source_let_go(void *context, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+	int r = fault(vm, &vm->faults.let_go, "let go", err);
+
+	if (r == 0)
+		drop_disk(vm);
+	return r;
+}
+
+static int either_run(void *context, uint64_t epoch, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+	int r = fault(vm, &vm->faults.run, "run", err);
+
+	if (r < 0)
+		return r;
+	take_disk(vm);
+	vm->epoch = epoch;
+	guest_go(vm);
+	return 0;
+}
+
+static void either_release(void *context)
+{
+	struct mig_fake_vm *vm = context;
+
+	guest_stop(vm);
+	drop_disk(vm);
+	atomic_store(&vm->released, true);
+}
+
+static int source_promise(void *context, bool on, uint64_t epoch, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+	int r = on ? fault(vm, &vm->faults.promise, "promise", err) : 0;
+
+	(void)epoch;
+	if (r == 0)
+		vm->world->promised = on;
+	return r;
+}
+
+const struct mig_source_vm mig_fake_source = {
+	.plan = source_plan,
+	.memory = source_memory,
+	.track = source_track,
+	.harvest = source_harvest,
+	.touched = source_touched,
+	.hold = source_hold,
+	.state = source_state,
+	.let_go = source_let_go,
+	.run = either_run,
+	.release = either_release,
+	.promise = source_promise,
+};
+
+/* --- the destination --- */
+
+static int destination_prepare(void *context, const struct mig_plan *plan,
+			       struct mig_findings *findings, uint8_t **ret_memory,
+			       struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+	int r = fault(vm, &vm->faults.prepare, "prepare", err);
+
+	if (r < 0)
+		return r;
+	if (fails(&vm->faults.findings)) {
+		mig_findings_add(findings, "memory: 9 GiB are needed, 1 GiB is free");
+		mig_findings_add(findings, "bridge 'br0' is missing");
+		return 0;
+	}
+	if (plan->object_count != 1 || plan->objects[0].object.unit_count != MIG_FAKE_PAGES)
+		return base_fail(err, -EBADMSG, "fake plan is another");
+	*ret_memory = vm->memory;
+	return 0;
+}
+
+static int destination_check(void *context, const uint8_t *state, size_t state_bytes,
+			     struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+
+	if (state_bytes != sizeof(MIG_FAKE_STATE) ||
+	    memcmp(state, MIG_FAKE_STATE, state_bytes) != 0)
+		return base_fail(err, -EBADMSG, "fake state is another");
+	return fault(vm, &vm->faults.check, "check", err);
+}
+
+const struct mig_destination_vm mig_fake_destination = {
+	.prepare = destination_prepare,
+	.check = destination_check,
+	.run = either_run,
+	.release = either_release,
+};
+
+/* --- the register --- */
+
+static int arbiter_ask(void *context, uint64_t epoch, enum mig_side owner,
+		       struct mig_register *ret_register, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+	struct mig_fake_world *world = vm->world;
+	BASE_LOCKED(&world->lock);
+
+	if (vm->at != NULL)
+		vm->at("ask");
+	if (fails(&vm->faults.unknown_before))
+		return base_fail(err, -ETIMEDOUT, "no answer");
+	if (world->owner.epoch == epoch) {
+		world->owner = (struct mig_register){ .epoch = epoch + 1, .owner = owner };
+		world->asked++;
+	}
+	if (vm->at != NULL)
+		vm->at("asked");
+	if (fails(&vm->faults.unknown_after))
+		return base_fail(err, -ETIMEDOUT, "no answer");
+	*ret_register = world->owner;
+	return 0;
+}
+
+static int arbiter_read(void *context, struct mig_register *ret_register, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+	struct mig_fake_world *world = vm->world;
+	BASE_LOCKED(&world->lock);
+
+	if (fails(&vm->faults.unknown_before))
+		return base_fail(err, -ETIMEDOUT, "no answer");
+	*ret_register = world->owner;
+	return 0;
+}
+
+struct mig_arbiter mig_fake_arbiter(struct mig_fake_vm *vm)
+{
+	return (struct mig_arbiter){ .ask = arbiter_ask, .read = arbiter_read, .context = vm };
+}
+
+/* --- life --- */
+
+void mig_fake_world_init(struct mig_fake_world *world)
+{
+	memset(world, 0, sizeof(*world));
+	(void)pthread_mutex_init(&world->lock, NULL);
+	world->owner = (struct mig_register){ .epoch = MIG_FAKE_EPOCH, .owner = MIG_SOURCE };
+}
+
+void mig_fake_vm_init(struct mig_fake_vm *vm, struct mig_fake_world *world, bool is_source)
+{
+	memset(vm, 0, sizeof(*vm));
+	vm->world = world;
+	vm->is_source = is_source;
+	vm->memory = calloc(MIG_FAKE_PAGES, MIG_PAGE_BYTES);
+	if (vm->memory == NULL)
+		base_bug("fake VM: no memory");
+	for (uint64_t page = 0; is_source && page < MIG_FAKE_PAGES; page++)
+		if (page % 5 > 1) { /* the others are zero */
+			memset(vm->memory + page * MIG_PAGE_BYTES, (int)(1 + page % 200),
+			       MIG_PAGE_BYTES);
+			write_page(vm, page);
+		}
+}
+
+void mig_fake_vm_start(struct mig_fake_vm *vm)
+{
+	vm->epoch = MIG_FAKE_EPOCH;
+	take_disk(vm);
+	guest_go(vm);
+}
+
+void mig_fake_vm_wait_writes(struct mig_fake_vm *vm, uint64_t count)
+{
+	uint64_t until = __atomic_load_n(&vm->writes_done, __ATOMIC_ACQUIRE) + count;
+
+	while (__atomic_load_n(&vm->writes_done, __ATOMIC_ACQUIRE) < until)
+		base_sleep_ns(BASE_NS_PER_MS / 10);
+}
+
+void mig_fake_vm_fini(struct mig_fake_vm *vm)
+{
+	guest_stop(vm);
+	drop_disk(vm);
+	free(vm->memory);
+}
