@@ -14,8 +14,7 @@ struct mig_control {
 	struct mig_link *link;
 	int fd;
 	uint32_t timeout_ms;
-	const struct mig_control_ops *ops;
-	void *context;
+	struct mig_control_ops ops;
 	pthread_t receiver;
 	pthread_t ticker;
 	pthread_mutex_t send_lock; /* a leaf: one message at a time goes out */
@@ -55,9 +54,9 @@ static void *receive(void *context)
 		if (r == 0 && received.type == MIG_TYPE_ALIVE)
 			r = mig_number_decode(received.body, received.body_bytes, &number, &err);
 		else if (r == 0)
-			r = control->ops->message(control->context, &received, &err);
+			r = control->ops.message(control->ops.context, &received, &err);
 	} while (r == 0);
-	control->ops->lost(control->context, r, &err);
+	control->ops.lost(control->ops.context, r, &err);
 	mig_link_cancel(control->link);
 	return NULL;
 }
@@ -107,8 +106,8 @@ static void release(struct mig_control *control)
 }
 
 int mig_control_new(struct mig_link *link, int fd, uint32_t timeout_ms,
-		    const struct mig_control_ops *ops, void *context,
-		    struct mig_control **ret_control, struct base_error *err)
+		    const struct mig_control_ops *ops, struct mig_control **ret_control,
+		    struct base_error *err)
 {
 	struct mig_control *control = calloc(1, sizeof(*control));
 	int r = 0;
@@ -119,7 +118,7 @@ int mig_control_new(struct mig_link *link, int fd, uint32_t timeout_ms,
 		return base_fail(err, -ENOMEM, "migration control channel");
 	}
 	*control = (struct mig_control){
-		.link = link, .fd = fd, .timeout_ms = timeout_ms, .ops = ops, .context = context
+		.link = link, .fd = fd, .timeout_ms = timeout_ms, .ops = *ops
 	};
 	(void)pthread_mutex_init(&control->send_lock, NULL); /* these three cannot fail on Linux */
 	(void)pthread_mutex_init(&control->lock, NULL);

@@ -18,15 +18,16 @@ struct mig_control_ops {
 	/* Receiving thread, its last call: nothing is heard any more, but a last word can be sent.
 	 * -ENOTCONN: the other side has ended it in good order. */
 	void (*lost)(void *context, int code, const struct base_error *err);
+	void *context;
 };
 
 /**
  * mig_control_new - from here on messages are received.
- * @link, @fd: taken, also on failure; @fd is closed with the link.
+ * @link, @fd: taken, also on failure; @fd is closed with the link.  @ops is copied.
  * -ENOMEM, -EAGAIN no threads.
  */
 BASE_MUST_CHECK int mig_control_new(struct mig_link *link, int fd, uint32_t timeout_ms,
-				    const struct mig_control_ops *ops, void *context,
+				    const struct mig_control_ops *ops,
 				    struct mig_control **ret_control, struct base_error *err);
 /* Any thread.  As mig_link_send(). */
 BASE_MUST_CHECK int mig_control_send(struct mig_control *control, enum mig_type type,

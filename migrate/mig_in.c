@@ -121,7 +121,7 @@ static void say_epoch(struct mig_in *in, enum mig_type type, uint64_t took_ns)
 
 static void say_failed(struct mig_in *in)
 {
-	struct base_error reason = { 0 };
+	struct base_error reason;
 
 	{
 		BASE_LOCKED(&in->lock);

@@ -118,7 +118,7 @@ static int in_migration(struct mig_in *in, const char *what, struct base_error *
 static int take_round(struct mig_in *in, const struct mig_received *received,
 		      struct base_error *err)
 {
-	struct mig_round round;
+	struct mig_round round = { 0 };
 	int r = in_migration(in, "round", err);
 
 	if (r == 0)
@@ -143,7 +143,7 @@ static int take_round(struct mig_in *in, const struct mig_received *received,
 static int take_state(struct mig_in *in, const struct mig_received *received,
 		      struct base_error *err)
 {
-	struct mig_state_piece piece;
+	struct mig_state_piece piece = { 0 };
 	int r = in_migration(in, "state", err);
 
 	if (r == 0)
@@ -297,4 +297,7 @@ static void on_lost(void *context, int code, const struct base_error *why)
 	mig_events_post_kind(&in->events, MIG_EV_LINK_LOST);
 }
 
-const struct mig_control_ops mig_in_control_ops = { .message = on_message, .lost = on_lost };
+struct mig_control_ops mig_in_control_ops(struct mig_in *in)
+{
+	return (struct mig_control_ops){ .message = on_message, .lost = on_lost, .context = in };
+}

@@ -126,6 +126,7 @@ static void turn_away(int fd, const struct mig_open *open)
 /* The receiver's first message may want to answer: it waits for the lock. */
 static int begin_control(struct mig_in *in, struct mig_link *link, int fd, struct base_error *err)
 {
+	const struct mig_control_ops ops = mig_in_control_ops(in);
 	BASE_LOCKED(&in->control_lock);
 
 	{
@@ -133,8 +134,7 @@ static int begin_control(struct mig_in *in, struct mig_link *link, int fd, struc
 
 		in->lost = false;
 	}
-	return mig_control_new(link, fd, in->options.timeout_ms, &mig_in_control_ops, in,
-			       &in->control, err);
+	return mig_control_new(link, fd, in->options.timeout_ms, &ops, &in->control, err);
 }
 
 /* The old connection's receiver has come to its end, and LINK_LOST is queued, when it returns. */
@@ -219,7 +219,7 @@ static void drop(struct door *door, uint32_t index)
 static void listen_to(struct door *door, uint32_t index)
 {
 	struct pending *pending = &door->list[index];
-	struct mig_open open;
+	struct mig_open open = { 0 };
 	ssize_t got = recv(pending->fd, pending->bytes + pending->got_bytes,
 			   OPEN_FRAME_BYTES - pending->got_bytes, MSG_DONTWAIT);
 	int fd = pending->fd;

@@ -92,7 +92,7 @@ void mig_in_door_close(struct mig_in *in); /* no connection is made after it; ag
 
 /* --- mig_in_control.c --- */
 
-extern const struct mig_control_ops mig_in_control_ops; /* context: the session */
+struct mig_control_ops mig_in_control_ops(struct mig_in *in);
 /* The message SEALED has come and all data: tell the machine, once. */
 void mig_in_sealed(struct mig_in *in);
 

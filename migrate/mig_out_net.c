@@ -18,17 +18,29 @@ static void post_message(struct mig_out *out, enum mig_message message)
 	mig_events_post(&out->events, &event);
 }
 
+/* What it objects to is the reason, whatever it says after that. */
+static void note_objection(struct mig_out *out)
+{
+	struct base_error why = { 0 };
+
+	(void)base_fail(&why, -EINVAL, "the destination objects: %s%s", out->findings->lines[0],
+			out->findings->count > 1 ? " (and more)" : "");
+	mig_out_note(out, why.code, &why);
+}
+
 static int take_findings(struct mig_out *out, const struct mig_received *received,
 			 struct base_error *err)
 {
-	BASE_LOCKED(&out->lock);
 	int r = 0;
 
-	if (out->has_findings)
+	if (out->has_findings) /* nobody else sets it */
 		return base_fail(err, -EPROTO, "migration: findings a second time");
 	r = mig_findings_decode(received->body, received->body_bytes, out->findings, err);
 	if (r < 0)
 		return r;
+	if (out->findings->count > 0)
+		note_objection(out);
+	BASE_LOCKED(&out->lock);
 	out->has_findings = true;
 	(void)pthread_cond_broadcast(&out->changed);
 	return 0;
@@ -154,8 +166,6 @@ static void on_lost(void *context, int code, const struct base_error *why)
 	mig_events_post_kind(&out->events, MIG_EV_LINK_LOST);
 }
 
-static const struct mig_control_ops control_ops = { .message = on_message, .lost = on_lost };
-
 /* --- connecting --- */
 
 static int set_dialing(struct mig_out *out, struct mig_link *link, struct base_error *err)
@@ -241,6 +251,9 @@ static int dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_lin
 
 static int open_control(struct mig_out *out, struct mig_opened *ret_opened, struct base_error *err)
 {
+	const struct mig_control_ops ops = { .message = on_message,
+					     .lost = on_lost,
+					     .context = out };
 	struct mig_control *control = NULL;
 	struct mig_link *link = NULL;
 	int fd = -1;
@@ -253,7 +266,7 @@ static int open_control(struct mig_out *out, struct mig_opened *ret_opened, stru
 
 		out->lost = false;
 	}
-	r = mig_control_new(link, fd, out->options.timeout_ms, &control_ops, out, &control, err);
+	r = mig_control_new(link, fd, out->options.timeout_ms, &ops, &control, err);
 	if (r < 0)
 		return r;
 	{
@@ -305,9 +318,7 @@ static int wait_findings(struct mig_out *out, struct base_error *err)
 	if (!out->has_findings)
 		return base_fail(err, -ECONNRESET, "migration: the destination has gone");
 	if (out->findings->count > 0)
-		return base_fail(err, -EINVAL, "the destination objects: %s%s",
-				 out->findings->lines[0],
-				 out->findings->count > 1 ? " (and more)" : "");
+		return base_fail(err, -EINVAL, "the destination objects");
 	return 0;
 }
 

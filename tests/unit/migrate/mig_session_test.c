@@ -256,7 +256,8 @@ Test(mig_session, moves_a_guest_that_writes_too_fast)
 Test(mig_session, stays_where_the_goal_cannot_be_met)
 {
 	source.writes = true;
-	out_options.pace.downtime_goal_ns = 1;
+	out_options.pace.fixed_ns = 1;
+	out_options.pace.downtime_goal_ns = 2;
 	out_options.pace.time_limit_ns = BASE_NS_PER_SECOND / 5;
 	out_options.pace.late = MIG_LATE_CANCEL;
 	begin();
