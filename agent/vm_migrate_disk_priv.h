@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The destination's images, for the files that make them up: vm_migrate_disk_in.c (making, filling,
+ * finishing), vm_migrate_disk_look.c (objections). */
+#ifndef AGENT_VM_MIGRATE_DISK_PRIV_H
+#define AGENT_VM_MIGRATE_DISK_PRIV_H
+
+#include <stdatomic.h>
+
+#include "agent/vm_migrate_disk.h"
+
+struct incoming {
+	struct vm_image is;
+	char name[STORE_NAME_BYTES]; /* in the store */
+	char part[STORE_NAME_BYTES]; /* until it is whole */
+	bool there;        /* a file that the folder has already: what comes is not needed */
+	bool made;         /* under @part */
+	bool named;        /* and now under @name */
+	struct disk *disk; /* active, alone; NULL: closed */
+	uint64_t word_count;
+	_Atomic uint64_t
+		*unmapped; /* a bit a span: all of it was unmapped, and nothing came since */
+};
+
+struct vm_migrate_in {
+	struct store *store;
+	char *folder; /* "", or with a slash at its end */
+	struct base_io_loop *loop;
+	uint32_t count;
+	struct incoming *images; /* of object 1 and up */
+	bool keep;
+};
+
+/* Fill in what each image is and is called, and object to what cannot be.  Not 0: it cannot be
+ * looked at. */
+BASE_MUST_CHECK int vm_migrate_in_look(struct vm_migrate_in *in, const struct mig_plan *plan,
+				       struct mig_findings *findings, struct base_error *err);
+
+#endif
