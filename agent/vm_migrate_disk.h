@@ -70,6 +70,8 @@ BASE_MUST_CHECK int vm_migrate_out_new(const struct vm_migrate_from *disks, uint
 				       struct base_error *err);
 /* mig_image_options.ops; the context is the vm_migrate_out. */
 extern const struct mig_image_ops vm_migrate_out_ops;
+/* The disks are held (disk_move()) from now on: map and read go past what waits. */
+void vm_migrate_out_held(struct vm_migrate_out *out);
 /* The disks are watched no more; before they are deactivated.  Again is fine. */
 void vm_migrate_out_stop(struct vm_migrate_out *out);
 /* Stops, and closes what was opened.  NULL is fine. */
@@ -101,6 +103,8 @@ extern const struct mig_disk_ops vm_migrate_in_ops;
  * Chains were opened and fit; nobody has a lease.  After an error only free is of use.
  */
 BASE_MUST_CHECK int vm_migrate_in_finish(struct vm_migrate_in *in, struct base_error *err);
+/* What came so far is durable: less is left for the end.  Not during a round. */
+BASE_MUST_CHECK int vm_migrate_in_flush(struct vm_migrate_in *in, struct base_error *err);
 /* The images are somebody's now: free leaves them. */
 void vm_migrate_in_keep(struct vm_migrate_in *in);
 /* Removes what was made, unless it was to be kept.  NULL is fine. */

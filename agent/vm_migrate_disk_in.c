@@ -314,6 +314,16 @@ static int verify(struct vm_migrate_in *in, const struct incoming *image, struct
 	return code;
 }
 
+int vm_migrate_in_flush(struct vm_migrate_in *in, struct base_error *err)
+{
+	int code = 0;
+
+	for (uint32_t i = 0; i < in->count && code == 0; i++)
+		if (!in->images[i].there)
+			code = disk_do(in->images[i].disk, DISK_FLUSH, 0, NULL, 0, err);
+	return code;
+}
+
 int vm_migrate_in_finish(struct vm_migrate_in *in, struct base_error *err)
 {
 	int code = 0;

@@ -12,6 +12,7 @@
 
 #include "agent/vm_migrate_disk.h"
 #include "base/cleanup.h"
+#include "hypervisor/disk/disk_move.h"
 #include "hypervisor/disk/disk_next.h"
 
 #define MAP_PIECE_BYTES (64ULL << 30) /* asked of the map at a time */
@@ -22,6 +23,7 @@ struct object {
 	struct disk *disk;
 	bool owned;   /* opened here, to be read as a file */
 	bool watched; /* a top */
+	bool held;    /* and held by whoever moves it */
 	uint64_t bytes;
 	uint64_t word_count;
 	_Atomic uint64_t *marks; /* a bit a granule: to be sent */
@@ -73,7 +75,8 @@ static int map_at(const struct object *object, uint64_t offset_bytes, uint64_t l
 		.extents = extents,
 		.extent_capacity = *count,
 	};
-	int code = disk_do_request(object->disk, &request, err);
+	int code = object->held ? disk_do_held(object->disk, &request, err)
+				: disk_do_request(object->disk, &request, err);
 
 	*count = request.extent_count;
 	return code;
@@ -384,6 +387,12 @@ int vm_migrate_out_new(const struct vm_migrate_from *disks, uint32_t count, stru
 	return 0;
 }
 
+void vm_migrate_out_held(struct vm_migrate_out *out)
+{
+	for (uint32_t i = 0; i < out->count; i++)
+		out->objects[i].held = out->objects[i].watched;
+}
+
 void vm_migrate_out_stop(struct vm_migrate_out *out)
 {
 	for (uint32_t i = 0; i < out->count; i++) {
@@ -465,9 +474,18 @@ static int op_read(void *context, uint16_t number, uint64_t sector, uint8_t *to,
 		   struct base_error *err)
 {
 	const struct object *object = object_of(context, number);
+	struct iovec iov = { .iov_len = (size_t)count * MIG_SECTOR_BYTES };
+	struct disk_request request = {
+		.op = DISK_READ,
+		.offset_bytes = sector * MIG_SECTOR_BYTES,
+		.length_bytes = iov.iov_len,
+		.iov = &iov,
+		.iov_count = 1,
+	};
 
-	return disk_do(object->disk, DISK_READ, sector * MIG_SECTOR_BYTES, to,
-		       (uint64_t)count * MIG_SECTOR_BYTES, err);
+	iov.iov_base = to;
+	return object->held ? disk_do_held(object->disk, &request, err)
+			    : disk_do_request(object->disk, &request, err);
 }
 
 const struct mig_image_ops vm_migrate_out_ops = {

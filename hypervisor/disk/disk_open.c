@@ -78,26 +78,37 @@ static void store_state(void *context, enum store_state state, const char *reaso
 		events->store_state(disk->options.events_context, state, reason);
 }
 
-int disk_image_open(struct disk *disk, const char *name, enum disk_format format, bool read_only,
-		    struct image **ret_image, struct base_error *err)
+int disk_image_open_at(struct disk *disk, const struct disk_image_at *at, struct image **ret_image,
+		       struct base_error *err)
 {
 	static const struct store_events events = { .state = store_state };
 	const struct image_open_options options = {
-		.store = disk->options.store,
-		.name = name,
+		.store = at->store,
+		.name = at->name,
 		.loop = disk->loop,
-		.read_only = read_only,
+		.read_only = at->read_only,
 		.gate = disk->options.gate,
 		.events = &events,
 		.events_context = disk,
 	};
+	enum disk_format format = at->format;
 	int rc = 0;
 
 	if (format == DISK_FORMAT_INVALID)
-		rc = disk_probe(disk->options.store, name, disk->loop, &format, err);
+		rc = disk_probe(at->store, at->name, disk->loop, &format, err);
 	if (rc != 0)
 		return rc;
 	return image_ops_of(format)->open(&options, ret_image, err);
+}
+
+int disk_image_open(struct disk *disk, const char *name, enum disk_format format, bool read_only,
+		    struct image **ret_image, struct base_error *err)
+{
+	const struct disk_image_at at = {
+		.store = disk->options.store, .name = name, .format = format, .read_only = read_only
+	};
+
+	return disk_image_open_at(disk, &at, ret_image, err);
 }
 
 void disk_layers_close(struct image **layers, uint32_t first, uint32_t count)
@@ -152,7 +163,7 @@ static int parent_format(struct disk *disk, const struct image *child, enum disk
 		*ret_format = DISK_RAW;
 		return 0;
 	}
-	rc = disk_probe(disk->options.store, recorded->name, disk->loop, ret_format, err);
+	rc = disk_probe(child->store, recorded->name, disk->loop, ret_format, err);
 	if (rc == 0 && *ret_format == DISK_RAW)
 		return base_fail(err, -EPROTO, "parent '%s' of '%s' is neither VHDX nor VHD",
 				 recorded->name, store_name(child->file));
@@ -183,13 +194,17 @@ static int parent_open(struct disk *disk, struct image *child, struct image **re
 		       struct base_error *err)
 {
 	enum disk_format format = DISK_FORMAT_INVALID;
+	struct disk_image_at at = { .store = child->store,
+				    .name = child->parent_is.name,
+				    .read_only = true };
 	struct image *parent = NULL;
 	int rc = parent_format(disk, child, &format, err);
 
 	if (rc == 0 && format == DISK_RAW)
 		rc = raw_parent_check(store_name(child->file), child->parent_is.name, err);
+	at.format = format;
 	if (rc == 0)
-		rc = disk_image_open(disk, child->parent_is.name, format, true, &parent, err);
+		rc = disk_image_open_at(disk, &at, &parent, err);
 	if (rc != 0)
 		return base_fail_within(err, rc, "parent of '%s'", store_name(child->file));
 	rc = disk_parent_check(child, parent, err);

@@ -135,10 +135,20 @@ int disk_image_do(struct image *image, enum disk_op op, uint64_t offset, struct 
 
 /* --- disk_open.c: blocking --- */
 
-/* Open one image; @format INVALID: look. */
+/* One image of any store. */
+struct disk_image_at {
+	struct store *store;
+	const char *name;
+	enum disk_format format; /* INVALID: look */
+	bool read_only;
+};
+int disk_image_open_at(struct disk *disk, const struct disk_image_at *at, struct image **ret_image,
+		       struct base_error *err);
+/* Open one image of the disk's store; @format INVALID: look. */
 int disk_image_open(struct disk *disk, const char *name, enum disk_format format, bool read_only,
 		    struct image **ret_image, struct base_error *err);
-/* Open the parents of @child into @layers from @count on; returns the new count. */
+/* Open the parents of @child, from its store, into @layers from @count on; returns the new count.
+ */
 int disk_parents_open(struct disk *disk, struct image *child, struct image **layers, uint32_t count,
 		      struct base_error *err);
 void disk_layers_close(struct image **layers, uint32_t first, uint32_t count);
