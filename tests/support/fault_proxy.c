@@ -112,7 +112,7 @@ static void end_way(struct fault_proxy *proxy, int way)
 
 static void hit(struct fault_proxy *proxy, struct armed *armed)
 {
-	int way = armed->rule.way;
+	int way = (int)armed->rule.way;
 	struct pipe *pipe = &proxy->pipes[way];
 
 	armed->over = true;
