@@ -127,6 +127,21 @@ static void do_promise(struct mig_out *out)
 		mig_events_post_kind(&out->events, MIG_EV_PROMISED);
 }
 
+/* Nobody is there to answer: has an operator decided meanwhile?  Who is heard of is not dead. */
+static bool decided_by_hand(struct mig_out *out, struct mig_register *ret_register)
+{
+	const struct mig_source_vm *vm = out->options.vm;
+	bool alone = false;
+
+	{
+		BASE_LOCKED(&out->lock);
+
+		alone = out->lost || out->control == NULL;
+	}
+	return alone && vm->resolved != NULL &&
+	       vm->resolved(out->options.vm_context, ret_register) == 1;
+}
+
 static void do_ask(struct mig_out *out, uint64_t epoch, enum mig_side owner)
 {
 	const struct mig_arbiter *arbiter = out->options.arbiter;
@@ -141,6 +156,8 @@ static void do_ask(struct mig_out *out, uint64_t epoch, enum mig_side owner)
 		r = arbiter->read(arbiter->context, &answer, &why);
 	else
 		r = arbiter->ask(arbiter->context, epoch, owner, &answer, &why);
+	if (r < 0 && arbiter == NULL && decided_by_hand(out, &answer))
+		r = 0;
 	if (r < 0) { /* whatever it was: the request may have been, or may yet be carried out */
 		mig_events_post_kind(&out->events, MIG_EV_ARBITER_UNKNOWN);
 		return;

@@ -56,9 +56,9 @@ struct mig_source_vm {
 	 * with @on false, that this is over.  -ETIMEDOUT: unknown. */
 	int (*promise)(void *vm, bool on, uint64_t epoch, struct base_error *err);
 	/* Whether an operator has decided in doubt (docs/migrate/records.md): 1 and *ret_register,
-	 * which is to be taken as an answer of the arbiter; 0 no, or not known.  Asked for before
-	 * each question to the arbiter once the promise is made, but only while nothing is heard
-	 * of the destination: who is heard of is not dead.  NULL: never. */
+	 * which is to be taken as the answer; 0 no, or not known.  Called when a question to a
+	 * destination that keeps the register had no answer, and nothing is heard of it: who is
+	 * heard of is not dead.  NULL: never. */
 	int (*resolved)(void *vm, struct mig_register *ret_register);
 };
 

@@ -230,6 +230,15 @@ static int source_promise(void *context, bool on, uint64_t epoch, struct base_er
 	return r;
 }
 
+static int source_resolved(void *context, struct mig_register *ret_register)
+{
+	struct mig_fake_vm *vm = context;
+
+	ret_register->epoch = atomic_load(&vm->world->resolved);
+	ret_register->owner = MIG_SOURCE;
+	return ret_register->epoch != 0;
+}
+
 const struct mig_source_vm mig_fake_source = {
 	.plan = source_plan,
 	.memory = source_memory,
@@ -242,6 +251,7 @@ const struct mig_source_vm mig_fake_source = {
 	.run = either_run,
 	.release = either_release,
 	.promise = source_promise,
+	.resolved = source_resolved,
 };
 
 /* --- the destination --- */

@@ -37,6 +37,7 @@ struct mig_fake_world {
 	pthread_mutex_t lock; /* the register */
 	struct mig_register owner;
 	bool promised;
+	_Atomic uint64_t resolved; /* an operator gave it back to the source, at this epoch */
 	bool all_here;
 	uint64_t asked; /* successful changes */
 };

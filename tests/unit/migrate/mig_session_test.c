@@ -504,6 +504,46 @@ Test(mig_session, cancelled_in_doubt)
 	cr_assert_eq(world.asked, 1);
 }
 
+/* --- an operator decides --- */
+
+/* The destination is heard of no more at the first question, which stays without an answer. */
+static void lost_in_doubt(const char *operation)
+{
+	if (strcmp(operation, "ask") != 0)
+		return;
+	destination.at = NULL;
+	atomic_store(&refused, -1);
+	cut();
+	atomic_store(&world.resolved, MIG_FAKE_EPOCH + 2);
+}
+
+Test(mig_session, decided_by_hand)
+{
+	enum mig_out_end end = MIG_OUT_INVALID;
+
+	atomic_store(&destination.faults.unknown_before, -1);
+	destination.at = lost_in_doubt;
+	begin();
+	end = mig_out_run(out, &findings, &err);
+	cr_assert_eq(end, MIG_OUT_FAILED, "%d: %s", (int)end, err.text);
+	cr_assert(source.runs);
+	cr_assert_eq(source.epoch, MIG_FAKE_EPOCH + 2);
+	cr_assert_not(destination.runs);
+	atomic_store(&destination.faults.unknown_before, 0);
+	mig_in_give_up(in);
+	base_thread_join(in_thread);
+	cr_assert_eq(in_end, MIG_IN_GONE);
+}
+
+/* Who is heard of is not dead, whatever an operator said. */
+Test(mig_session, decided_by_hand_of_somebody_alive)
+{
+	atomic_store(&world.resolved, MIG_FAKE_EPOCH + 2);
+	atomic_store(&destination.faults.unknown_before, 3);
+	begin();
+	expect_moved(finish());
+}
+
 /* --- who is at the door --- */
 
 static int knock(const struct mig_open *open)
