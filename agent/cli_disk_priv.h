@@ -74,6 +74,9 @@ int cli_disk_merge(const void *arguments, struct base_error *err);
 int cli_disk_compare(const void *arguments, struct base_error *err);
 int cli_disk_boot_entry(const void *arguments, struct base_error *err);
 
+#define CLI_DISK_VERBS 10
+extern const struct cli_verb cli_disk_verbs[CLI_DISK_VERBS];
+
 #define CLI_DISK_NAMES 8
 
 /* A session.  Zeros are an ended one. */

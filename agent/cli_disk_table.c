@@ -261,7 +261,7 @@ static const struct cli_row compare_rows[] = {
 	QUIET_ROW,
 };
 
-static const struct cli_verb disk_verbs[] = {
+const struct cli_verb cli_disk_verbs[CLI_DISK_VERBS] = {
 	{ .name = "create",
 	  .summary = "Make a new, empty disk, or a differencing one on a parent.",
 	  .text = "Makes a new image. It is there whole and durable, or not at all.",
@@ -337,19 +337,3 @@ static const struct cli_verb disk_verbs[] = {
 	  .row_count = COUNT(map_rows),
 	  .run = cli_disk_boot_entry },
 };
-
-const struct cli_noun cli_nouns[] = {
-	{ .name = "disk",
-	  .summary = "create, look at, check, convert and change virtual disks",
-	  .text = "Works on disk images in VHDX, VHD and raw format, in any folder. A verb that "
-		  "changes an image takes its lease first, so an image that a running VM writes "
-		  "is refused with the name of who holds it. Sizes are bytes, or have a suffix K, "
-		  "M, G, T or P (powers of 1024). A bar with rate and time left shows on a "
-		  "terminal during long work.",
-	  .exits = "For check, 1 also means that damage is left. For compare, 1 means that the "
-		   "contents differ and 3 that they could not be compared.",
-	  .verbs = disk_verbs,
-	  .verb_count = COUNT(disk_verbs),
-	  .args_bytes = sizeof(struct cli_disk_args) },
-};
-const size_t cli_noun_count = COUNT(cli_nouns);

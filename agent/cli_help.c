@@ -28,6 +28,14 @@ static bool is_operand(const struct cli_row *row)
 	return row->name == NULL && row->key == NULL;
 }
 
+static bool has_operands(const struct cli_verb *verb)
+{
+	for (size_t i = 0; i < verb->row_count; i++)
+		if (is_operand(&verb->rows[i]))
+			return true;
+	return false;
+}
+
 /* "create [OPTION]... NAME [SIZE]" */
 static void synopsis(char *to, size_t to_bytes, const struct cli_verb *verb)
 {
@@ -121,8 +129,10 @@ static void help_verb(FILE *out, const struct cli_noun *noun, const struct cli_v
 	synopsis(line, sizeof(line), verb);
 	(void)fprintf(out, "usage: godwit %s %s\n\n", noun->name, line);
 	text_wrap(out, 0, verb->text);
-	(void)fputs("\noperands:\n", out);
-	help_rows(out, verb, true);
+	if (has_operands(verb)) {
+		(void)fputs("\noperands:\n", out);
+		help_rows(out, verb, true);
+	}
 	(void)fputs("\noptions:\n", out);
 	help_rows(out, verb, false);
 	if (verb->examples == NULL)

@@ -138,7 +138,7 @@ int mig_resolve_decide(struct mig_records *records, const char *name,
 	struct mig_wish wish = { .step = step_decide,
 				 .here = resolve->here,
 				 .other_is_dead = resolve->other_is_dead };
-	struct mig_record now;
+	struct mig_record now = { 0 };
 	struct mig_keep keep;
 	int code = mig_resolve_look(records, name, &now, err);
 

@@ -29,6 +29,20 @@ static void try_sizes(const char *text)
 	cli_size_show(bytes, shown);
 }
 
+/* All verbs of all nouns, in a row. */
+static const struct cli_verb *verb_of(size_t number)
+{
+	size_t all = 0;
+
+	for (size_t i = 0; i < cli_noun_count; i++)
+		all += cli_nouns[i].verb_count;
+	number %= all;
+	for (size_t i = 0; i < cli_noun_count; number -= cli_nouns[i++].verb_count)
+		if (number < cli_nouns[i].verb_count)
+			return &cli_nouns[i].verbs[number];
+	abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	alignas(max_align_t) static unsigned char args[CLI_ARGS_BYTES_MAX];
@@ -49,8 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		try_sizes(text + at);
 	}
 	memset(args, 0, sizeof(args));
-	if (cli_parse(&cli_nouns[0].verbs[data[0] % cli_nouns[0].verb_count], count, arguments,
-		      args, &err) < 0 &&
+	if (cli_parse(verb_of(data[0]), count, arguments, args, &err) < 0 &&
 	    (err.code == 0 || err.text[0] == '\0'))
 		abort();
 	return 0;

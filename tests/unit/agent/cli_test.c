@@ -248,6 +248,7 @@ Test(cli, committed_man_pages_are_current)
 {
 	page(NULL, TEST_SOURCE_DIR "/docs/man/godwit.1");
 	page(&cli_nouns[0], TEST_SOURCE_DIR "/docs/man/godwit-disk.1");
+	page(&cli_nouns[1], TEST_SOURCE_DIR "/docs/man/godwit-vm.1");
 }
 
 Test(cli, help_names_every_option)
