@@ -162,6 +162,9 @@ static int check_seal(struct mig_in *in, struct base_error *err)
 {
 	uint64_t chunks = mig_intake_counts(in->intake).chunks;
 
+#ifdef GODWIT_MUTANT_MIG_SEAL
+	return 0;
+#endif
 	if (in->sealed.chunks != chunks)
 		return base_fail(err, -EBADMSG,
 				 "migration: %" PRIu64 " chunks came, the source sent %" PRIu64,

@@ -178,6 +178,24 @@ static int take_sealed(struct mig_in *in, const struct mig_received *received,
 
 /* --- the switchover --- */
 
+/* Where the register is here, the source's word is compared with it. */
+static int check_commit(struct mig_in *in, struct base_error *err)
+{
+	const struct mig_arbiter *arbiter = in->options.arbiter;
+	struct mig_register value = { 0 };
+
+#ifdef GODWIT_MUTANT_MIG_COMMIT_WORD
+	return 0;
+#endif
+	if (!in->options.keeps_register ||
+	    arbiter->read(arbiter->context, &value, NULL) < 0 || /* not known now: it asks again */
+	    (value.epoch == in->plan.epoch + 1 && value.owner == MIG_DESTINATION))
+		return 0;
+	return base_fail(err, -EPROTO,
+			 "migration: commit of epoch %" PRIu64 ", which the register does not know",
+			 in->plan.epoch + 1);
+}
+
 static int take_commit(struct mig_in *in, const struct mig_received *received,
 		       struct base_error *err)
 {
@@ -190,6 +208,9 @@ static int take_commit(struct mig_in *in, const struct mig_received *received,
 		return base_fail(err, -EPROTO,
 				 "migration: commit of epoch %" PRIu64 ", expected %" PRIu64,
 				 note.epoch, in->plan.epoch + 1);
+	r = check_commit(in, err);
+	if (r < 0)
+		return r;
 	post_message(in, MIG_MSG_COMMIT);
 	return 0;
 }
@@ -199,6 +220,9 @@ static bool may_ask(struct mig_in *in, const struct mig_ask *ask)
 {
 	BASE_LOCKED(&in->lock);
 
+#ifdef GODWIT_MUTANT_MIG_ASK_EARLY
+	return true;
+#endif
 	return in->options.keeps_register && in->was_ready &&
 	       (ask->owner == MIG_SIDE_INVALID || ask->epoch == in->plan.epoch);
 }

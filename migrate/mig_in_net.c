@@ -72,6 +72,9 @@ static enum visitor who_is(struct mig_in *in, const struct mig_open *open)
 		memcpy(in->id, open->id, sizeof(in->id));
 		return VISITOR_FIRST;
 	}
+#ifdef GODWIT_MUTANT_MIG_SECRET
+	return open->channel == 0 ? VISITOR_AGAIN : VISITOR_DATA;
+#endif
 	if (!same(open->id, in->id) || !same(open->secret, in->secret) ||
 	    open->channel_count != in->channel_count)
 		return VISITOR_NONE;

@@ -125,8 +125,8 @@ static void teardown(void)
 	mig_in_free(in);
 	mig_fake_vm_fini(&source);
 	mig_fake_vm_fini(&destination);
-	cr_assert_eq(world.twice, 0, "two at once");
-	cr_assert_eq(world.bad_page, 0, "%u bad pages", world.bad_page);
+	if (world.twice != 0 || world.bad_page != 0) /* an assertion here would not count */
+		base_bug("%d times two at once, %u bad pages", world.twice, world.bad_page);
 	(void)close(listen_fd);
 	for (uint32_t i = 0; i < connection_count; i++)
 		(void)close(connections[i]);
