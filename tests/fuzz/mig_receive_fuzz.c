@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A destination's data channel and what it makes of chunks, from a hostile source.  The input is a
- * list of frames without the checksums of header and body, which are put in here, as nothing gets
- * far without them: type, flags, two bytes of length, eight of region and place (WRITE), body.  A
- * flag breaks a byte of the header.  Nothing is written outside memory and bounce region, and
+ * list of frames (mig_compose.h).  Nothing is written outside memory and bounce region, and
  * images are asked for their sectors only.
  */
 #include <stdlib.h>
@@ -15,12 +13,11 @@
 #include "base/crc32c.h"
 #include "migrate/mig_intake.h"
 #include "migrate/mig_link.h"
+#include "tests/fuzz/mig_compose.h"
 
 #define PAGES        300u /* two spans */
 #define SECTORS      5000u
-#define RECORD_BYTES 12u
 #define STREAM_BYTES (64u << 10) /* goes into a socket at once */
-#define FLAG_BROKEN  1u
 #define FLAG_LAST    2u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -52,37 +49,6 @@ static int disk_clear(void *context, uint16_t object, uint64_t sector, uint32_t 
 	(void)err;
 	in_image(sector, count);
 	return object == 1 ? 0 : -1;
-}
-
-/* The input as frames; returns their bytes. */
-static size_t compose(const uint8_t *data, size_t size, uint8_t *stream)
-{
-	size_t used = 0;
-
-	while (size >= RECORD_BYTES) {
-		struct mig_frame frame = { .type = (enum mig_type)data[0] };
-		uint8_t flags = data[1];
-		size_t body = base_get_le16(data + 2);
-
-		body = body < size - RECORD_BYTES ? body : size - RECORD_BYTES;
-		if (used + MIG_FRAME_BYTES + body > STREAM_BYTES)
-			break;
-		frame.body_bytes = (uint32_t)body;
-		if (frame.type == MIG_TYPE_WRITE) {
-			frame.region = data[4];
-			frame.offset_bytes = base_get_le64(data + 4) >> 8;
-		} else {
-			frame.body_crc = base_crc32c(0, data + RECORD_BYTES, body);
-		}
-		mig_frame_encode(&frame, stream + used);
-		if ((flags & FLAG_BROKEN) != 0)
-			stream[used + data[4] % MIG_FRAME_BYTES] ^= data[5];
-		memcpy(stream + used + MIG_FRAME_BYTES, data + RECORD_BYTES, body);
-		used += MIG_FRAME_BYTES + body;
-		data += RECORD_BYTES + body;
-		size -= RECORD_BYTES + body;
-	}
-	return used;
 }
 
 /* One message for the intake; false: the migration has failed. */
@@ -122,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size < 1)
 		return 0;
 	last = (data[0] & FLAG_LAST) != 0;
-	bytes = compose(data + 1, size - 1, stream);
+	bytes = mig_compose(data + 1, size - 1, stream, sizeof(stream));
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) != 0)
 		abort();
 	link_options.fd = fds[1];
