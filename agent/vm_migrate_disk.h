@@ -74,6 +74,11 @@ extern const struct mig_image_ops vm_migrate_out_ops;
 void vm_migrate_out_held(struct vm_migrate_out *out);
 /* The disks are watched no more; before they are deactivated.  Again is fine. */
 void vm_migrate_out_stop(struct vm_migrate_out *out);
+/* The VM runs elsewhere, with its images there: the top images here are removed, so that nobody
+ * starts from them; files of chains stay, because others may use them.  The disks are given back
+ * (disk_deactivate()) and may still be open.  The first failure; the others are removed all the
+ * same. */
+BASE_MUST_CHECK int vm_migrate_out_discard(struct vm_migrate_out *out, struct base_error *err);
 /* Stops, and closes what was opened.  NULL is fine. */
 void vm_migrate_out_free(struct vm_migrate_out *out);
 

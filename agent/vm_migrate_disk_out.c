@@ -402,6 +402,31 @@ void vm_migrate_out_stop(struct vm_migrate_out *out)
 	}
 }
 
+int vm_migrate_out_discard(struct vm_migrate_out *out, struct base_error *err)
+{
+	int first = 0;
+
+	vm_migrate_out_stop(out);
+	for (uint32_t i = 0; i < out->count; i++) {
+		struct object *object = &out->objects[i];
+		struct base_error why = { 0 };
+		int code = 0;
+
+		if (object->owned)
+			continue;
+		/* safety: what is active here may be the VM's only disk. */
+		if (disk_epoch(object->disk) != STORE_EPOCH_NONE)
+			code = base_fail(&why, -EBUSY, "it is written");
+		if (code == 0)
+			code = store_remove(object->store, object->name, &why);
+		if (code == 0)
+			code = store_sync_folder(object->store, object->name, &why);
+		if (code < 0 && first == 0)
+			first = base_fail(err, code, "old image '%s': %s", object->name, why.text);
+	}
+	return first;
+}
+
 void vm_migrate_out_free(struct vm_migrate_out *out)
 {
 	if (out == NULL)

@@ -190,6 +190,18 @@ Test(vm_migrate_disk, what_is_written_between_the_rounds_arrives)
 	check_same(there);
 }
 
+Test(vm_migrate_disk, a_disk_that_has_moved_is_not_there_any_more)
+{
+	chain(DISK_VHDX);
+	move_whole();
+	cr_assert_lt(vm_migrate_out_discard(out, &err), 0, "it is still written");
+	vm_migrate_out_stop(out);
+	cr_assert_eq(disk_deactivate(disk, &err), 0);
+	cr_assert_eq(vm_migrate_out_discard(out, &err), 0, "%s", err.text);
+	cr_assert_eq(disk_next_exists(lab.store, lab.loop, "top", &err), 0);
+	cr_assert_eq(disk_next_exists(lab.store, lab.loop, "base", &err), 1);
+}
+
 Test(vm_migrate_disk, only_what_is_there_is_sent)
 {
 	uint64_t bits[SIZE / MIG_GRANULE_BYTES] = { 0 };
