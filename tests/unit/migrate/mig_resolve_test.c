@@ -202,7 +202,7 @@ struct side {
 	struct mig_event queue[QUEUE_MAX];
 	uint32_t first, count;
 	int folder_fd;
-	char folder[40];
+	char folder[48];
 	bool dead;
 	bool runs;
 	bool retries;
@@ -218,8 +218,7 @@ static bool cut;
 static void side_begin(struct side *side, const char *peer)
 {
 	memset(side, 0, sizeof(*side));
-	(void)snprintf(side->folder, sizeof(side->folder), "/tmp/godwit-resolve-XXXXXX");
-	cr_assert_not_null(mkdtemp(side->folder));
+	make_folder(side->folder);
 	side->folder_fd = open(side->folder, O_DIRECTORY | O_RDONLY | O_CLOEXEC);
 	cr_assert_eq(mig_records_new(side->folder_fd, NULL, &side->records, &err), 0);
 	cr_assert_eq(mig_keep_init(&side->keep, side->records, "web", peer, id_one, &err), 0);
