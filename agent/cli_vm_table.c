@@ -35,11 +35,12 @@ static const struct cli_row resolve_rows[] = {
 	{ .name = "other-is-dead",
 	  .type = CLI_FLAG,
 	  FIELD(other_is_dead),
-	  .help = "Your word, needed to take a machine here that is in doubt. At the destination: "
-		  "the source's worker is dead, or its own 'godwit vm resolve' shows that it waits "
-		  "in doubt. At the source: the destination's worker is dead and will not be "
-		  "started again from what it has, or its own 'godwit vm resolve' shows that it "
-		  "gave the machine back. A word that is not true can make two of the machine." },
+	  .help = "Your word, needed to take a machine here that is in doubt. At the "
+		  "destination: the source's worker is dead, or its own 'godwit vm resolve' "
+		  "shows that it waits in doubt. At the source: the destination's worker is "
+		  "dead and will not be started again from what it has, or its own 'godwit vm "
+		  "resolve' shows no record, or that it gave the machine back. A word that is "
+		  "not true can make two of the machine." },
 	{ .name = "dry-run",
 	  .letter = 'n',
 	  .type = CLI_FLAG,

@@ -170,13 +170,17 @@ static void do_ask(struct mig_out *out, uint64_t epoch, enum mig_side owner)
 	mig_events_post(&out->events, &event);
 }
 
-/* Nothing of the rounds is under way any more, and the promise is over. */
+/* Nothing of the rounds is under way any more, and the promise is over: before the VM runs, as an
+ * operator who reads it later must not take a VM that ran on for one that waits.  Where it cannot
+ * be taken back now, finish() tries once more. */
 static void do_run(struct mig_out *out, uint64_t epoch)
 {
 	struct base_error why = { 0 };
 	int r = 0;
 
 	mig_out_copy_stop(out);
+	if (out->times.ready_ns != 0)
+		(void)!out->options.vm->promise(out->options.vm_context, false, epoch, NULL);
 	r = out->options.vm->run(out->options.vm_context, epoch, &why);
 	out->times.running_ns = mig_out_now();
 	if (r < 0) {

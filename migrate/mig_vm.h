@@ -53,7 +53,8 @@ struct mig_source_vm {
 	/* The VM is another's: its memory here goes.  Last call. */
 	void (*release)(void *vm);
 	/* Make durable that the arbiter may have been asked to give the VM away from @epoch; or,
-	 * with @on false, that this is over.  -ETIMEDOUT: unknown. */
+	 * with @on false, that this is over: before run(), and at the end, more than once.
+	 * -ETIMEDOUT: unknown. */
 	int (*promise)(void *vm, bool on, uint64_t epoch, struct base_error *err);
 	/* Whether an operator has decided in doubt (docs/migrate/records.md): 1 and *ret_register,
 	 * which is to be taken as the answer; 0 no, or not known.  Called when a question to a

@@ -309,8 +309,8 @@ static void source_does(const struct mig_action *action)
 		source_asks(action->epoch, action->owner);
 		break;
 	case MIG_DO_RUN:
-		starts(&src);
 		cr_assert_eq(mig_promise_end(&src.keep, false, &err), 0);
+		starts(&src);
 		post_kind(&src, MIG_EV_RUNS);
 		break;
 	case MIG_DO_RELEASE:
@@ -622,4 +622,144 @@ Test(mig_resolve, at_the_source_there, .timeout = 60)
 	cr_assert_gt(decided, 0);
 	side_end(&src);
 	side_end(&dst);
+}
+
+/* --- any order --- */
+
+static uint64_t seed;
+static uint32_t said;
+
+static uint32_t draw(uint32_t below)
+{
+	seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+	return (uint32_t)(seed >> 33) % below;
+}
+
+static bool source_waits(void)
+{
+	return !src.dead && in_doubt(&src) &&
+	       (source.state == MIG_SRC_ASKING || source.state == MIG_SRC_COMMITTED);
+}
+
+static struct mig_record register_of(struct side *side)
+{
+	struct mig_record record = { 0 };
+
+	(void)!mig_records_load(side->records, MIG_RECORD_REGISTER, "web", &record, NULL);
+	return record;
+}
+
+/* What an operator who has looked at both sides may say.  True: something was decided. */
+static bool operator_says(void)
+{
+	struct mig_record now = register_of(&dst);
+	struct mig_resolve resolve = { .here = draw(2) == 0, .other_is_dead = true };
+	bool at_source = draw(2) == 0;
+	struct mig_record after;
+
+	if (at_source && resolve.here && !dst.dead && !mig_record_given_back(&now) &&
+	    now.kind != MIG_RECORD_INVALID)
+		return false;
+	if (at_source && resolve.here && dst.dead && now.state >= MIG_HELD_ACTIVATING &&
+	    now.state <= MIG_HELD_RUNS)
+		return false; /* it is started again there */
+	if (at_source && !resolve.here && now.state != MIG_HELD_RUNS)
+		return false;
+	if (!at_source && resolve.here && !src.dead && !source_waits())
+		return false;
+	if (!at_source && resolve.here && source.state == MIG_SRC_STAYS)
+		return false; /* its disks are newer */
+	return mig_resolve_decide((at_source ? &src : &dst)->records, "web", &resolve, &after,
+				  NULL) == 1;
+}
+
+static void wait_is_over(struct side *side)
+{
+	if (side->retries && side->count == 0) {
+		side->retries = false;
+		post_kind(side, MIG_EV_RETRY);
+	}
+}
+
+static void connection_changes(void)
+{
+	const enum mig_event_kind kind = cut ? MIG_EV_LINK_BACK : MIG_EV_LINK_LOST;
+
+	cut = !cut;
+	post_kind(&src, kind);
+	post_kind(&dst, kind);
+}
+
+static void happens(void)
+{
+	switch (draw(24)) {
+	case 0:
+		if (src.count < 8 && dst.count < 8)
+			connection_changes();
+		break;
+	case 1:
+		if (draw(8) == 0)
+			dies(draw(2) == 0 ? &src : &dst);
+		break;
+	case 2:
+	case 3:
+		said += operator_says();
+		break;
+	case 4:
+		post_kind(&src, draw(2) == 0 ? MIG_EV_CANCEL : MIG_EV_INVALID);
+		break;
+	case 5:
+		post_kind(&dst, draw(2) == 0 ? MIG_EV_GIVE_UP : MIG_EV_INVALID);
+		break;
+	case 6:
+		wait_is_over(&src);
+		break;
+	case 7:
+		wait_is_over(&dst);
+		break;
+	default:
+		(void)turn(draw(2) == 0 ? &src : &dst);
+		break;
+	}
+}
+
+/* The VM goes on by itself, or may be started from its disks on exactly one side. */
+static void expect_an_end(uint32_t number)
+{
+	uint64_t least;
+	bool here = !src.dead && src.runs;
+	bool there = !dst.dead && dst.runs;
+
+	if (src.dead && !there)
+		here = mig_records_may_start(src.records, "web", 0, &least, NULL) == 0;
+	if (dst.dead && !here && register_of(&dst).now.owner == MIG_DESTINATION)
+		there = mig_records_may_start(dst.records, "web", 0, &least, NULL) == 0;
+	cr_assert(here || there, "sequence %u: %s%s, %s%s", number,
+		  mig_source_state_name(source.state), src.dead ? " dead" : "",
+		  mig_destination_state_name(destination.state), dst.dead ? " dead" : "");
+}
+
+Test(mig_resolve, any_order_of_events_and_true_words, .timeout = 120)
+{
+	uint32_t died = 0;
+
+	for (uint32_t n = 0; n < 3000; n++) {
+		seed = n;
+		(void)move_until(draw(14));
+		for (uint32_t i = 0; i < 120; i++)
+			happens();
+		if (cut)
+			connection_changes();
+		settle();
+		for (uint32_t i = 0; i < 40; i++) {
+			said += operator_says();
+			settle();
+		}
+		died += src.dead || dst.dead;
+		expect_an_end(n);
+		side_end(&src);
+		side_end(&dst);
+	}
+	cr_assert_gt(said, 100);
+	cr_assert_gt(died, 100);
 }
