@@ -41,18 +41,28 @@ struct mig_link_counts mig_control_counts(const struct mig_control *control)
 	return mig_link_counts(control->link);
 }
 
+static int take_alive(struct mig_control *control, const struct mig_received *received,
+		      struct base_error *err)
+{
+	uint64_t number = 0;
+	int r = mig_number_decode(received->body, received->body_bytes, &number, err);
+
+	if (r == 0 && control->ops.alive != NULL)
+		control->ops.alive(control->ops.context, number);
+	return r;
+}
+
 static void *receive(void *context)
 {
 	struct mig_control *control = context;
 	struct base_error err = { 0 };
 	struct mig_received received;
-	uint64_t number = 0; /* of a sign of life; only for who reads along */
 	int r = 0;
 
 	do {
 		r = mig_link_receive(control->link, &received, &err);
 		if (r == 0 && received.type == MIG_TYPE_ALIVE)
-			r = mig_number_decode(received.body, received.body_bytes, &number, &err);
+			r = take_alive(control, &received, &err);
 		else if (r == 0)
 			r = control->ops.message(control->ops.context, &received, &err);
 	} while (r == 0);
@@ -80,7 +90,9 @@ static void *tick(void *context)
 	uint64_t number = 0;
 
 	while (wait_tick(control)) {
-		mig_number_encode(number++, body);
+		number = control->ops.progress != NULL ? control->ops.progress(control->ops.context)
+						       : number + 1;
+		mig_number_encode(number, body);
 		if (mig_control_send(control, MIG_TYPE_ALIVE, body, sizeof(body), NULL) < 0)
 			mig_link_cancel(control->link); /* the receiver tells */
 	}

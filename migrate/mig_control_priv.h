@@ -13,8 +13,12 @@
 struct mig_control;
 
 struct mig_control_ops {
-	/* Receiving thread; ALIVE is not shown.  Not 0: the connection ends with that. */
+	/* Receiving thread; all but ALIVE.  Not 0: the connection ends with that. */
 	int (*message)(void *context, const struct mig_received *received, struct base_error *err);
+	/* What this side's signs of life say; any thread; NULL: they are counted. */
+	uint64_t (*progress)(void *context);
+	/* What the other side's say; receiving thread; may be NULL. */
+	void (*alive)(void *context, uint64_t number);
 	/* Receiving thread, its last call: nothing is heard any more, but a last word can be sent.
 	 * -ENOTCONN: the other side has ended it in good order. */
 	void (*lost)(void *context, int code, const struct base_error *err);

@@ -29,7 +29,7 @@ void mig_in_sealed(struct mig_in *in)
 
 /* --- the plan --- */
 
-static int make_intake(struct mig_in *in, struct base_error *err)
+static int make_intake(struct mig_in *in, struct mig_intake **ret_intake, struct base_error *err)
 {
 	struct mig_object objects[MIG_OBJECTS_MAX];
 	const struct mig_intake_options options = {
@@ -43,7 +43,7 @@ static int make_intake(struct mig_in *in, struct base_error *err)
 
 	for (uint32_t i = 0; i < in->plan.object_count; i++)
 		objects[i] = in->plan.objects[i].object;
-	return mig_intake_new(&options, &in->intake, err);
+	return mig_intake_new(&options, ret_intake, err);
 }
 
 static int send_findings(struct mig_in *in, const struct mig_findings *findings,
@@ -61,6 +61,7 @@ static int send_findings(struct mig_in *in, const struct mig_findings *findings,
 /* Room for all of it, or why there is none. */
 static int prepare(struct mig_in *in, struct mig_findings *findings, struct base_error *err)
 {
+	struct mig_intake *intake = NULL;
 	int r = 0;
 
 	{
@@ -73,7 +74,12 @@ static int prepare(struct mig_in *in, struct mig_findings *findings, struct base
 	r = in->options.vm->prepare(in->options.vm_context, &in->plan, findings, &in->memory, err);
 	if (r < 0 || findings->count > 0)
 		return r;
-	return make_intake(in, err);
+	r = make_intake(in, &intake, err);
+	if (r < 0)
+		return r;
+	BASE_LOCKED(&in->lock);
+	in->intake = intake;
+	return 0;
 }
 
 static int take_plan(struct mig_in *in, const struct mig_received *received, struct base_error *err)
@@ -323,5 +329,7 @@ static void on_lost(void *context, int code, const struct base_error *why)
 
 struct mig_control_ops mig_in_control_ops(struct mig_in *in)
 {
-	return (struct mig_control_ops){ .message = on_message, .lost = on_lost, .context = in };
+	return (struct mig_control_ops){
+		.message = on_message, .lost = on_lost, .progress = mig_in_progress, .context = in
+	};
 }

@@ -120,6 +120,18 @@ static void *receive(void *context)
 	return NULL;
 }
 
+uint64_t mig_in_progress(void *context)
+{
+	struct mig_in *in = context;
+	uint64_t number = 0;
+	BASE_LOCKED(&in->lock);
+
+	for (uint32_t i = 1; i <= MIG_CHANNELS_MAX; i++)
+		if (in->channels[i].there)
+			number += mig_link_counts(in->channels[i].link).received_bytes;
+	return in->intake != NULL ? number + mig_intake_counts(in->intake).chunks : number;
+}
+
 void mig_in_channel_register(struct mig_in *in, uint32_t number, struct mig_link *link)
 {
 	uint64_t pages = in->plan.objects[0].object.unit_count;
@@ -172,8 +184,12 @@ void mig_in_data_stop(struct mig_in *in)
 			continue;
 		mig_link_cancel(channel->link);
 		base_thread_join(channel->thread);
+		{
+			BASE_LOCKED(&in->lock);
+
+			channel->there = false; /* nobody counts its bytes any more */
+		}
 		mig_link_free(channel->link);
 		base_closep(&channel->fd);
-		channel->there = false;
 	}
 }

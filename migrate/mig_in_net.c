@@ -98,12 +98,11 @@ static int say_opened(const struct mig_in *in, struct mig_link *link, const stru
 	return mig_link_send(link, MIG_TYPE_OPENED, body, sizeof(body), err);
 }
 
-/* @fd is taken. */
-static int make_link(struct mig_in *in, const struct mig_open *open, int *fd,
+static int make_link(struct mig_in *in, const struct mig_open *open, int fd,
 		     struct mig_link **ret_link, struct base_error *err)
 {
 	struct mig_link_options options = {
-		.fd = *fd,
+		.fd = fd,
 		.is_control = open->channel == 0,
 		/* A data channel is quiet between rounds; the control channel knows who lives. */
 		.timeout_ms = open->channel == 0 ? in->options.timeout_ms : 0,
@@ -161,7 +160,7 @@ static int admit_control(struct mig_in *in, const struct mig_open *open, int *fd
 
 	if (again)
 		end_control(in);
-	r = make_link(in, open, fd, &link, err);
+	r = make_link(in, open, *fd, &link, err);
 	if (r == 0)
 		r = say_opened(in, link, open, err);
 	if (r < 0) {
@@ -178,7 +177,7 @@ static int admit_data(struct mig_in *in, const struct mig_open *open, int *fd,
 		      struct base_error *err)
 {
 	struct mig_link *link = NULL;
-	int r = make_link(in, open, fd, &link, err);
+	int r = make_link(in, open, *fd, &link, err);
 
 	if (r < 0)
 		return r;

@@ -44,7 +44,7 @@ struct mig_in {
 
 	/* Made by the receiver with the plan, before any data channel may come. */
 	struct mig_plan plan;
-	struct mig_intake *intake;
+	struct mig_intake *intake; /* set under lock */
 	uint8_t *memory;
 	struct base_buffer state; /* the receiver's; the runner's from SEALED on */
 	struct mig_sealed sealed;
@@ -103,6 +103,8 @@ BASE_MUST_CHECK int mig_in_channel_begin(struct mig_in *in, uint32_t number, str
 					 int fd, struct base_error *err);
 /* Regions that the source may write to. */
 void mig_in_channel_register(struct mig_in *in, uint32_t number, struct mig_link *link);
+/* A number that changes while data comes and is taken in; any thread; context: the session. */
+uint64_t mig_in_progress(void *context);
 /* The receiver has opened a round. */
 void mig_in_round_opened(struct mig_in *in, uint32_t number);
 /* No data channel is at work when it returns, and none comes.  Again is fine. */

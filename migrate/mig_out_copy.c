@@ -10,6 +10,9 @@
 #include "base/thread.h"
 #include "migrate/mig_out_priv.h"
 
+/* Timeouts without any progress at the destination, whose disk may be slow. */
+#define PATIENCE 3ULL
+
 static uint64_t count_pages(const struct mig_out *out, const uint64_t *bits)
 {
 	uint64_t count = 0;
@@ -85,13 +88,32 @@ static int send_round(struct mig_out *out, uint32_t number, bool last, struct ba
 	return mig_copy_round(out->copy, out->dirty, number, last, err);
 }
 
-/* What the destination says of round @number. */
-static int wait_done(struct mig_out *out, uint32_t number, struct base_error *err)
+/* Whether it comes: a data channel may be stuck while the control channel lives. */
+static bool wait_report(struct mig_out *out, uint32_t number, uint64_t patience_ns)
 {
+	uint64_t since_ns = mig_out_now();
 	BASE_LOCKED(&out->lock);
 
-	while (out->rounds_done <= number && !out->lost && !out->stop)
-		(void)base_cond_wait(&out->changed, &out->lock, BASE_TIME_NEVER);
+	while (out->rounds_done <= number && !out->lost && !out->stop) {
+		since_ns = out->progress_ns > since_ns ? out->progress_ns : since_ns;
+		if (!base_cond_wait(&out->changed, &out->lock, since_ns + patience_ns) &&
+		    out->progress_ns <= since_ns)
+			return false;
+	}
+	return true;
+}
+
+/* What the destination says of round @number, of which all has been sent. */
+static int wait_done(struct mig_out *out, uint32_t number, struct base_error *err)
+{
+	uint64_t patience_ns = PATIENCE * out->options.timeout_ms * BASE_NS_PER_MS;
+
+	if (!wait_report(out, number, patience_ns))
+		return base_fail(err, -ETIMEDOUT,
+				 "migration: the destination has taken nothing in for %" PRIu64
+				 " ms, and not all of round %" PRIu32,
+				 (uint64_t)(patience_ns / BASE_NS_PER_MS), number);
+	BASE_LOCKED(&out->lock);
 	if (out->rounds_done <= number)
 		return base_fail(err, -ECANCELED, "migration: round %" PRIu32 " was not confirmed",
 				 number);
@@ -282,6 +304,8 @@ static int rest(struct mig_out *out, uint32_t number, struct base_error *err)
 	out->times.sealed_ns = mig_out_now();
 	if (r == 0)
 		r = send_sealed(out, number, &state, err);
+	if (r == 0) /* the VM stands still: not for a channel that is stuck */
+		r = wait_done(out, number, err);
 	return r;
 }
 

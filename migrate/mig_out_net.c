@@ -152,6 +152,18 @@ static int on_message(void *context, const struct mig_received *received, struct
 	return takers[received->type](out, received, err);
 }
 
+static void on_alive(void *context, uint64_t number)
+{
+	struct mig_out *out = context;
+	BASE_LOCKED(&out->lock);
+
+	if (number == out->alive_number)
+		return;
+	out->alive_number = number;
+	out->progress_ns = mig_out_now();
+	(void)pthread_cond_broadcast(&out->changed);
+}
+
 static void on_lost(void *context, int code, const struct base_error *why)
 {
 	struct mig_out *out = context;
@@ -251,9 +263,9 @@ static int dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_lin
 
 static int open_control(struct mig_out *out, struct mig_opened *ret_opened, struct base_error *err)
 {
-	const struct mig_control_ops ops = { .message = on_message,
-					     .lost = on_lost,
-					     .context = out };
+	const struct mig_control_ops ops = {
+		.message = on_message, .lost = on_lost, .alive = on_alive, .context = out
+	};
 	struct mig_control *control = NULL;
 	struct mig_link *link = NULL;
 	int fd = -1;

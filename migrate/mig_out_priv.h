@@ -72,7 +72,9 @@ struct mig_out {
 	struct base_error reason; /* the first one */
 	bool has_findings;
 	struct mig_findings *findings;
-	uint32_t rounds_done; /* ROUND_DONE came for so many */
+	uint32_t rounds_done;  /* ROUND_DONE came for so many */
+	uint64_t alive_number; /* what the destination's signs of life said last */
+	uint64_t progress_ns;  /* when that changed */
 	uint32_t failure_count;
 	struct mig_failure failures[MIG_FAILURES_MAX]; /* of the last of them */
 	uint64_t question;

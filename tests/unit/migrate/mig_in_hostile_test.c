@@ -5,27 +5,21 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "base/thread.h"
-#include "migrate/mig_in.h"
 #include "migrate/mig_link.h"
-#include "tests/support/mig_fake.h"
+#include "tests/support/mig_rig.h"
 
 static struct mig_fake_world world;
 static struct mig_fake_vm vm;
 static struct mig_arbiter arbiter;
 static struct mig_in *in;
 static struct base_error err, in_err;
-static int listen_fd = -1;
-static struct sockaddr_un address = { .sun_family = AF_UNIX };
-static socklen_t address_bytes = sizeof(address);
+static struct mig_rig_place place;
 static pthread_t in_thread;
 static enum mig_in_end in_end;
 static uint64_t in_epoch;
@@ -58,11 +52,8 @@ static void setup(void)
 	mig_fake_world_init(&world);
 	mig_fake_vm_init(&vm, &world, false);
 	arbiter = mig_fake_arbiter(&vm);
-	listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	cr_assert_eq(bind(listen_fd, (struct sockaddr *)&address, sizeof(sa_family_t)), 0);
-	cr_assert_eq(getsockname(listen_fd, (struct sockaddr *)&address, &address_bytes), 0);
-	cr_assert_eq(listen(listen_fd, 20), 0);
-	options.listen_fd = listen_fd;
+	mig_rig_listen(&place);
+	options.listen_fd = place.listen_fd;
 	cr_assert_eq(mig_in_new(&options, &in, &err), 0, "%s", err.text);
 	cr_assert_eq(base_thread_start(&in_thread, "run-in", run_in, NULL, &err), 0);
 }
@@ -75,7 +66,7 @@ static void teardown(void)
 	base_closep(&data_fd);
 	mig_in_free(in);
 	mig_fake_vm_fini(&vm);
-	(void)close(listen_fd);
+	base_closep(&place.listen_fd);
 	if (world.twice != 0) /* an assertion here would not count */
 		base_bug("%d times two at once", world.twice);
 }
@@ -88,8 +79,7 @@ static int dial(bool is_control, struct mig_link **ret_link)
 					    .is_control = is_control,
 					    .timeout_ms = 5000 };
 
-	options.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	cr_assert_eq(connect(options.fd, (struct sockaddr *)&address, address_bytes), 0);
+	options.fd = mig_rig_dial(&place);
 	cr_assert_eq(mig_link_new(&options, ret_link, &err), 0);
 	return options.fd;
 }
