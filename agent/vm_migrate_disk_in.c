@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -138,6 +139,42 @@ int vm_migrate_in_new(const struct vm_migrate_in_options *options, struct mig_fi
 
 /* --- filling --- */
 
+struct waiting {
+	sem_t over;
+	int result;
+};
+
+static void waiting_over(struct disk_request *request, int result)
+{
+	struct waiting *waiting = request->context;
+
+	waiting->result = result;
+	(void)sem_post(&waiting->over);
+}
+
+int vm_migrate_do(struct disk *disk, struct disk_request *request, struct base_error *err)
+{
+	struct waiting waiting = { .result = 0 };
+
+	if (base_io_loop_is_owner(disk_loop(disk))) /* it is pumped by who waits */
+		return disk_do_request(disk, request, err);
+	if (sem_init(&waiting.over, 0, 0) < 0)
+		base_bug("semaphore");
+	request->done = waiting_over;
+	request->context = &waiting;
+	disk_submit(disk, request);
+	while (sem_wait(&waiting.over) < 0)
+		base_assert(errno == EINTR);
+	(void)sem_destroy(&waiting.over);
+	if (waiting.result == 0)
+		return 0;
+	return base_fail_errno(err, waiting.result,
+			       "disk '%s': %" PRIu64 " bytes at %" PRIu64 "%s%s", disk_name(disk),
+			       request->length_bytes, request->offset_bytes,
+			       waiting.result == -EBADMSG ? ": " : "",
+			       waiting.result == -EBADMSG ? disk_damage(disk) : "");
+}
+
 static struct incoming *image_of(struct vm_migrate_in *in, uint16_t object)
 {
 	base_assert(object > 0 && object <= in->count);
@@ -163,7 +200,7 @@ static int op_write(void *context, uint16_t object, uint64_t sector, const uint8
 	if (image->there)
 		return 0;
 	atomic_fetch_and(&image->unmapped[span / 64], ~(1ULL << span % 64));
-	return disk_do_request(image->disk, &request, err);
+	return vm_migrate_do(image->disk, &request, err);
 }
 
 static int op_clear(void *context, uint16_t object, uint64_t sector, uint32_t count, bool unmap,
@@ -182,7 +219,7 @@ static int op_clear(void *context, uint16_t object, uint64_t sector, uint32_t co
 
 	if (image->there)
 		return 0;
-	code = disk_do_request(image->disk, &request, err);
+	code = vm_migrate_do(image->disk, &request, err);
 	/* In a child what was unmapped reads as zeros that hide its parent. */
 	if (code == 0 && (unmap || image->is.parent[0] != '\0') && sector % SPAN_SECTORS == 0 &&
 	    (count == SPAN_SECTORS || sector + count == limit))

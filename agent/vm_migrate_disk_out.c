@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/vm_migrate_disk.h"
+#include "agent/vm_migrate_disk_priv.h"
 #include "base/cleanup.h"
 #include "hypervisor/disk/disk_move.h"
 #include "hypervisor/disk/disk_next.h"
@@ -76,7 +76,7 @@ static int map_at(const struct object *object, uint64_t offset_bytes, uint64_t l
 		.extent_capacity = *count,
 	};
 	int code = object->held ? disk_do_held(object->disk, &request, err)
-				: disk_do_request(object->disk, &request, err);
+				: vm_migrate_do(object->disk, &request, err);
 
 	*count = request.extent_count;
 	return code;
@@ -510,7 +510,7 @@ static int op_read(void *context, uint16_t number, uint64_t sector, uint8_t *to,
 
 	iov.iov_base = to;
 	return object->held ? disk_do_held(object->disk, &request, err)
-			    : disk_do_request(object->disk, &request, err);
+			    : vm_migrate_do(object->disk, &request, err);
 }
 
 const struct mig_image_ops vm_migrate_out_ops = {

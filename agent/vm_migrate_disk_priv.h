@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The destination's images, for the files that make them up: vm_migrate_disk_in.c (making, filling,
- * finishing), vm_migrate_disk_look.c (objections). */
+/* For the files that disks in a migration are made of; above all the destination's images:
+ * vm_migrate_disk_in.c (making, filling, finishing), vm_migrate_disk_look.c (objections). */
 #ifndef AGENT_VM_MIGRATE_DISK_PRIV_H
 #define AGENT_VM_MIGRATE_DISK_PRIV_H
 
@@ -29,6 +29,11 @@ struct vm_migrate_in {
 	struct incoming *images; /* of object 1 and up */
 	bool keep;
 };
+
+/* Blocking, of several threads at a time: each waits for its own request alone, which on the loop's
+ * own condition would wake them all. */
+BASE_MUST_CHECK int vm_migrate_do(struct disk *disk, struct disk_request *request,
+				  struct base_error *err);
 
 /* Fill in what each image is and is called, and object to what cannot be.  Not 0: it cannot be
  * looked at. */

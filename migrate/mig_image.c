@@ -14,7 +14,8 @@
 #define SPAN_MASK      ((1u << SPAN_GRANULES) - 1)
 #define SPANS_PER_WORD (64u / SPAN_GRANULES)
 #define NO_SPAN        UINT64_MAX
-#define BUFFER_ALIGN   4096u /* of any store */
+#define MAP_SECTORS    (128ULL * SPAN_SECTORS) /* asked of a map at a time */
+#define BUFFER_ALIGN   4096u                   /* of any store */
 
 struct object {
 	uint64_t sector_count;
@@ -41,7 +42,7 @@ struct mig_image {
 	atomic_uint_fast64_t unmap_bytes;
 };
 
-/* A span on its channel. */
+/* A channel in a round, and the span that it is at. */
 struct sending {
 	struct mig_image *image;
 	struct mig_link *link;
@@ -49,6 +50,11 @@ struct sending {
 	uint16_t object;
 	uint64_t span_first; /* sector */
 	uint32_t chunk_count;
+	/* What was seen last, over several spans.  It may be older than a write, but never than the
+	 * harvest of this round: that write is in the next one. */
+	struct mig_map map;
+	uint16_t map_object; /* 0: none */
+	uint32_t map_run;    /* that was used last */
 };
 
 static uint64_t words_of(uint64_t sector_count)
@@ -286,25 +292,65 @@ static int send_run(struct sending *sending, const struct mig_run *run, struct b
 	}
 }
 
-static int send_range(struct sending *sending, uint64_t first, uint64_t end, struct base_error *err)
+/* The run that @sector is in, of what was seen; NULL: it has to be looked at. */
+static const struct mig_run *seen_run(struct sending *sending, uint64_t sector)
+{
+	const struct mig_map *map = &sending->map;
+
+	if (sending->map_object != sending->object)
+		return NULL;
+	for (uint32_t i = sending->map_run; i < map->run_count; i++)
+		if (sector >= map->runs[i].first &&
+		    sector - map->runs[i].first < map->runs[i].count) {
+			sending->map_run = i;
+			return &map->runs[i];
+		}
+	return NULL;
+}
+
+static int look(struct sending *sending, uint64_t sector, struct base_error *err)
 {
 	struct mig_image *image = sending->image;
+	uint64_t left = image->objects[sending->object].sector_count - sector;
+	struct mig_map *map = &sending->map;
+	int r = 0;
 
+	map->first = sector;
+	map->count = (uint32_t)(left < MAP_SECTORS ? left : MAP_SECTORS);
+	map->run_count = 0;
+	sending->map_run = 0;
+	sending->map_object = 0;
+	r = image->ops->map(image->context, sending->object, map, err);
+	if (r < 0)
+		return r;
+	base_assert(map->run_count > 0 && map->run_count <= MIG_RUNS_MAX &&
+		    map->runs[0].first == sector);
+	sending->map_object = sending->object;
+	return 0;
+}
+
+static int send_range(struct sending *sending, uint64_t first, uint64_t end, struct base_error *err)
+{
 	while (first < end) {
-		struct mig_map map = { .first = first, .count = (uint32_t)(end - first) };
-		int r = image->ops->map(image->context, sending->object, &map, err);
+		const struct mig_run *seen = seen_run(sending, first);
+		struct mig_run run;
+		int r = 0;
 
-		for (uint32_t i = 0; r == 0 && i < map.run_count; i++) {
-			const struct mig_run *run = &map.runs[i];
-
-			base_assert(run->first == first && run->count > 0 &&
-				    run->count <= end - first);
-			r = send_run(sending, run, err);
-			first += run->count;
-		}
+		if (seen == NULL)
+			r = look(sending, first, err);
 		if (r < 0)
 			return r;
-		base_assert(map.run_count > 0);
+		if (seen == NULL)
+			seen = seen_run(sending, first);
+		base_assert(seen != NULL);
+		run = (struct mig_run){ .first = first, .kind = seen->kind };
+		run.count = (uint32_t)(seen->first + seen->count < end
+					       ? seen->first + seen->count - first
+					       : end - first);
+		r = send_run(sending, &run, err);
+		if (r < 0)
+			return r;
+		first += run.count;
 	}
 	return 0;
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -155,6 +156,15 @@ static void copied_once(const struct bench *bench, size_t block_bytes)
 		base_bug("copy: %s", strerror(errno));
 }
 
+static double cpu_seconds(void)
+{
+	struct rusage usage;
+
+	(void)getrusage(RUSAGE_SELF, &usage);
+	return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+	       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
+}
+
 static double seconds_of(struct bench *bench, uint32_t which)
 {
 	uint64_t begin_ns = bench_now_ns();
@@ -182,6 +192,7 @@ int main(int argc, char **argv)
 					     "  move, 1 channel", "  move, 4 channels" };
 	struct bench bench = { .size_bytes = 4 * GIB, .data_bytes = GIB };
 	struct bench_series seconds[4] = { { .count = 0 } };
+	struct bench_series cpus[4] = { { .count = 0 } };
 	struct bench_series ratios[2] = { { .count = 0 } };
 	uint32_t runs = bench_has_word(argc, argv, "--quick") ? 5 : 9;
 
@@ -194,7 +205,9 @@ int main(int argc, char **argv)
 		for (uint32_t turn = 0; turn < 4; turn++) {
 			uint32_t which = (i + turn) % 4;
 
+			bench_add(&cpus[which], -cpu_seconds());
 			took[which] = seconds_of(&bench, which);
+			cpus[which].values[i] += cpu_seconds();
 			bench_add(&seconds[which], took[which]);
 		}
 		copy = took[0] < took[1] ? took[0] : took[1];
@@ -203,8 +216,8 @@ int main(int argc, char **argv)
 	}
 	bench_title("a disk of 4 GiB with 1 GiB in it, from folder to folder");
 	for (uint32_t which = 0; which < 4; which++)
-		bench_row(names[which], &seconds[which], "s", "%.0f MiB/s",
-			  1024.0 / bench_median(&seconds[which]));
+		bench_row(names[which], &seconds[which], "s", "%.0f MiB/s, %.2f s of processors",
+			  1024.0 / bench_median(&seconds[which]), bench_median(&cpus[which]));
 	bench_row("  move, 1 channel, against the faster copy", &ratios[0], "", "goal >= 0.7");
 	bench_row("  move, 4 channels, against the faster copy", &ratios[1], "", "goal >= 0.7");
 	teardown(&bench);

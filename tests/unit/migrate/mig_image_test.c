@@ -41,6 +41,7 @@ static struct picture from[OBJECTS];
 static struct picture to[OBJECTS];
 static struct mig_object objects[OBJECTS] = { { .unit_count = 64 } };
 static uint64_t no_pages[2];
+static uint64_t map_calls;
 static uint64_t cleared; /* sectors, at the destination */
 static int read_code;    /* what reading gives */
 static int fds[CHANNELS][2];
@@ -86,6 +87,7 @@ static int map(void *context, uint16_t object, struct mig_map *map, struct base_
 
 	(void)context;
 	(void)errp;
+	map_calls++;
 	cr_assert(map->count > 0 && map->first + map->count <= picture->sector_count);
 	for (uint64_t at = map->first; at < map->first + map->count;) {
 		uint64_t begin = at;
@@ -340,6 +342,20 @@ Test(mig_image, what_is_there_goes_once_and_as_what_it_is)
 	cr_assert_eq(counts.clear_bytes, (128u + 4096u) * 512u);
 	cr_assert_eq(mig_copy_counts(copy).chunks, counts.chunks);
 	cr_assert_eq(take_harvest(), 0, "sent once");
+}
+
+Test(mig_image, a_map_is_asked_for_many_spans_but_anew_in_each_round)
+{
+	guest_does(2, 0, 9u * 2048u, MIG_RUN_DATA, 9);
+	(void)take_harvest();
+	send_round(0, false);
+	check_same();
+	cr_assert_eq(map_calls, CHANNELS, "%lu", (unsigned long)map_calls);
+	guest_does(2, 5, 4000, MIG_RUN_UNMAPPED, 0);
+	(void)take_harvest();
+	send_round(1, false);
+	check_same();
+	cr_assert_leq(map_calls, 2u * CHANNELS);
 }
 
 Test(mig_image, a_later_round_sends_what_was_written_since)
