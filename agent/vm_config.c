@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "agent/vm_config_priv.h"
+#include "agent/vm_migrate_net.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 
@@ -108,7 +109,7 @@ bool vm_config_printable(const char *text, size_t length)
 	return true;
 }
 
-static bool is_name(const char *text, size_t length)
+bool vm_config_is_name(const char *text, size_t length)
 {
 	static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 				      "0123456789";
@@ -129,7 +130,7 @@ static int store_text(const struct entry *entry, const struct vm_key *key, char 
 		    entry->value_length < key->size_bytes;
 
 	if (key->type == VM_KEY_NAME)
-		good = good && is_name(entry->value, entry->value_length);
+		good = good && vm_config_is_name(entry->value, entry->value_length);
 	if (key->type == VM_KEY_PATH || key->type == VM_KEY_PATHS)
 		good = good && entry->value_length > 0;
 	if (!good)
@@ -417,7 +418,7 @@ static int check_needs(const struct parse *parse, struct base_error *err)
 	} needs[] = {
 		{ "initrd", "kernel" },
 		{ "cmdline", "kernel" },
-		{ "restore-force-tsc", "restore" },
+		{ "incoming", "state-dir" },
 		{ "leash-page-fd", "leash-event-fd" },
 		{ "leash-event-fd", "leash-page-fd" },
 		{ "leash-page-fd", "epoch" },
@@ -471,10 +472,41 @@ static int check_boot(const struct parse *parse, struct base_error *err)
 		return base_fail(err, -EINVAL,
 				 "%s: key 'boot': value 'disk': expected key 'disk' with it",
 				 where_given(parse, "boot"));
-	if (config->kernel[0] == '\0' && config->restore[0] == '\0' && config->disk_count == 0)
+	if (config->kernel[0] == '\0' && config->restore[0] == '\0' &&
+	    config->incoming[0] == '\0' && config->disk_count == 0)
 		return base_fail(err, -EINVAL,
 				 "key 'kernel': not given: expected the path of a Linux bzImage or "
-				 "an ELF64 kernel, or key 'disk' or 'restore'");
+				 "an ELF64 kernel, or key 'disk', 'restore' or 'incoming'");
+	return 0;
+}
+
+/* A VM that comes from another worker, and what cannot be with it. */
+static int check_incoming(const struct parse *parse, struct base_error *err)
+{
+	const struct vm_config *config = &parse->config;
+	struct vm_address address;
+	struct base_error why = { 0 };
+
+	if (is_given(parse, "restore-force-tsc") && config->restore[0] == '\0' &&
+	    config->incoming[0] == '\0')
+		return base_fail(err, -EINVAL,
+				 "%s: key 'restore-force-tsc': expected key 'restore' or "
+				 "'incoming' with it",
+				 where_given(parse, "restore-force-tsc"));
+	if (config->incoming[0] == '\0')
+		return 0;
+	if (vm_address_parse(config->incoming, &address, &why) < 0)
+		return base_fail(err, -EINVAL, "%s: key 'incoming': value %s",
+				 where_given(parse, "incoming"), why.text);
+	if (config->restore[0] != '\0')
+		return base_fail(
+			err, -EINVAL,
+			"%s: key 'incoming': value '%s': expected it without key 'restore'",
+			where_given(parse, "incoming"), config->incoming);
+	if (config->migrate == VM_SWITCH_OFF)
+		return base_fail(err, -EINVAL,
+				 "%s: key 'incoming': value '%s': expected key 'migrate' to be on",
+				 where_given(parse, "incoming"), config->incoming);
 	return 0;
 }
 
@@ -487,6 +519,8 @@ static int check_relations(struct parse *parse, struct base_error *err)
 		code = check_fds(parse, err);
 	if (code == 0)
 		code = check_boot(parse, err);
+	if (code == 0)
+		code = check_incoming(parse, err);
 	if (code == 0)
 		code = vm_config_devices_check(&parse->config, err);
 	if (code < 0)

@@ -14,6 +14,7 @@
 #include <stdio.h>
 
 #include "agent/agent_limits.h"
+#include "agent/vm_migrate_net.h"
 #include "base/error.h"
 #include "base/log.h"
 #include "hypervisor/disk/disk.h"
@@ -104,6 +105,8 @@ struct vm_config {
 	char state_dir[VM_PATH_BYTES];
 	char restore[VM_PATH_BYTES];
 	enum vm_switch restore_force_tsc;
+	char incoming[VM_ADDRESS_BYTES]; /* where a migration is to come to */
+	enum vm_switch migrate;
 	enum vm_start start;
 	enum vm_on_reset on_reset;
 	uint64_t quit_timeout_s;

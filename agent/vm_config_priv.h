@@ -67,6 +67,8 @@ struct vm_shown {
 struct vm_shown vm_config_show(const char *bytes, size_t length);
 /* Decimal digits only; false when there are none, others, or too many. */
 bool vm_config_number(const char *text, size_t length, uint64_t *ret_number);
+/* Of a VM: a file's name as well. */
+bool vm_config_is_name(const char *text, size_t length);
 bool vm_config_printable(const char *text, size_t length);
 
 /* NULL: no such key.  @name: @length bytes. */

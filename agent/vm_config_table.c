@@ -220,8 +220,22 @@ const struct vm_key vm_config_keys[] = {
 	  .expected = "on or off",
 	  .value = "off",
 	  .choice = choose_switch,
-	  .help = "Accept that the guest's time stamp counter steps back at a restore. Needs "
-		  "restore." },
+	  .help = "Accept that the guest's time stamp counter steps back at a restore or move. "
+		  "Needs restore or incoming." },
+	{ .name = "incoming",
+	  .type = VM_KEY_TEXT,
+	  FIELD(incoming),
+	  .expected = "ADDRESS:PORT in numbers, such as 192.0.2.1:7011 or [2001:db8::1]:7011",
+	  .help = "Where to listen for a machine that another worker moves here, instead of "
+		  "booting. The other keys have to say the same as there. Needs state-dir." },
+	{ .name = "migrate",
+	  .type = VM_KEY_CHOICE,
+	  FIELD(migrate),
+	  .expected = "on or off",
+	  .value = "on",
+	  .choice = choose_switch,
+	  .help = "Whether the machine can be moved to another worker. Off, the lock-down lets "
+		  "the worker open no network connection at all." },
 	{ .name = "start",
 	  .type = VM_KEY_CHOICE,
 	  FIELD(start),

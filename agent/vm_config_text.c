@@ -19,6 +19,7 @@ const struct vm_exit_text vm_exit_texts[] = {
 	{ VM_EXIT_CRASHED, "The guest crashed." },
 	{ VM_EXIT_RESET, "The guest asked for a reset and on-reset is stop." },
 	{ VM_EXIT_STALE, "A higher epoch exists: the machine belongs to another worker." },
+	{ VM_EXIT_MOVED, "The machine has moved: it runs at another worker now." },
 };
 
 const size_t vm_exit_text_count = sizeof(vm_exit_texts) / sizeof(vm_exit_texts[0]);

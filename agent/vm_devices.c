@@ -162,6 +162,7 @@ int vm_devices_open(const struct vm_devices_options *options, struct vm_devices 
 		return base_fail(err, -ENOMEM, "devices: no memory");
 	devices->options = *options;
 	devices->config = options->config;
+	devices->epoch = options->config->epoch;
 	devices->boot.kernel_fd = -1;
 	devices->boot.initrd_fd = -1;
 	(void)pthread_mutex_init(&devices->lock, NULL);

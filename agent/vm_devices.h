@@ -74,6 +74,8 @@ int vm_devices_store_fd(const struct vm_devices *devices, uint32_t index);
 BASE_MUST_CHECK int vm_devices_make(struct vm_devices *devices, struct hv_machine *machine,
 				    bool standby, struct base_error *err);
 
+/* The epoch that disks are made active at from now on; the configuration's before. */
+void vm_devices_set_epoch(struct vm_devices *devices, uint64_t epoch);
 /* After a restore: all disks that can be written are active.  Again: nothing. */
 BASE_MUST_CHECK int vm_devices_activate(struct vm_devices *devices, struct base_error *err);
 

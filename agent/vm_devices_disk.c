@@ -113,7 +113,7 @@ static int disk_activate_at(struct vm_disk *disk, struct base_error *err)
 	code = disk_next_check(disk->place.store->store, disk_loop(disk->disk),
 			       disk_name(disk->disk), err);
 	if (code == 0)
-		code = disk_activate(disk->disk, disk->devices->config->epoch, NULL, err);
+		code = disk_activate(disk->disk, disk->devices->epoch, NULL, err);
 	if (code < 0)
 		return base_fail_within(err, code, "disk '%s'", disk->config.path);
 	disk->active = true;
@@ -234,14 +234,32 @@ int vm_devices_make_disks(struct vm_devices *devices, bool standby, struct base_
 			return base_fail(err, -ENOMEM, "disk '%s': no memory",
 					 config->disks[i].path);
 		devices->disks[devices->disk_count++] = disk;
-		if (disk->config.path[0] != '\0')
+		disk->place = devices->places[i];
+		if (disk->config.path[0] != '\0' && !disk->place.comes)
 			code = disk_open_at(disk, &devices->places[i], err);
 	}
 	if (code == 0 && !standby)
 		code = vm_devices_activate(devices, err);
 	for (uint32_t i = 0; code == 0 && i < devices->disk_count; i++)
-		code = disk_attach(devices->disks[i], err);
+		if (!devices->disks[i]->place.comes)
+			code = disk_attach(devices->disks[i], err);
 	return code;
+}
+
+int vm_devices_put_in(struct vm_disk *disk, struct base_error *err)
+{
+	struct vm_place place = disk->place;
+	int code = 0;
+
+	place.comes = false;
+	code = disk_open_at(disk, &place, err);
+	disk->came = true;
+	return code == 0 ? disk_attach(disk, err) : code;
+}
+
+void vm_devices_set_epoch(struct vm_devices *devices, uint64_t epoch)
+{
+	devices->epoch = epoch;
 }
 
 int vm_devices_activate(struct vm_devices *devices, struct base_error *err)

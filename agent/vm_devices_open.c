@@ -89,6 +89,30 @@ static void folder_of(const char *path, char to[VM_PATH_BYTES])
 		(void)snprintf(to, VM_PATH_BYTES, "%.*s", (int)(slash - path), path);
 }
 
+/* A migration brings the image: its folder is there already, and it is the only one. */
+static int open_folder_for(struct vm_devices *devices, const char *path, struct vm_place *ret_place,
+			   struct base_error *err)
+{
+	const char *slash = strrchr(path, '/');
+	char given[VM_PATH_BYTES];
+	BASE_FREE char *real = NULL;
+	int code = 0;
+
+	folder_of(path, given);
+	real = realpath(given, NULL);
+	if (real == NULL)
+		return base_fail_errno(err, -errno, "key 'disk': value '%s': folder '%s'", path,
+				       given);
+	code = store_open_folder(devices, given, real, err);
+	if (code < 0)
+		return base_fail_within(err, code, "key 'disk': value '%s'", path);
+	ret_place->store = store_of(devices, real);
+	(void)snprintf(ret_place->name, sizeof(ret_place->name), "%s",
+		       slash != NULL ? slash + 1 : path);
+	ret_place->comes = true;
+	return 0;
+}
+
 /* The folder that the file behind @path really is in: its images name each other from there. */
 static int open_folder_of(struct vm_devices *devices, const char *path, struct vm_place *ret_place,
 			  struct base_error *err)
@@ -99,6 +123,8 @@ static int open_folder_of(struct vm_devices *devices, const char *path, struct v
 	struct stat status;
 	int code = 0;
 
+	if (real == NULL && errno == ENOENT && devices->config->incoming[0] != '\0')
+		return open_folder_for(devices, path, ret_place, err);
 	if (real == NULL || stat(real, &status) < 0) {
 		code = -errno;
 		return base_fail(err, code,

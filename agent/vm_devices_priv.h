@@ -3,7 +3,7 @@
  * The devices' object, for the files that make it up: vm_devices.c (life), _open.c (threads
  * and stores), _disk.c (disks and their controllers), _checkpoint.c, _state.c (which images a saved
  * state belongs to), _net.c (network cards), _ic.c (what is asked of the guest), _boot.c (the
- * kernel on a disk), _status.c (what they tell).
+ * kernel on a disk), _move.c (what a migration asks), _status.c (what they tell).
  */
 #ifndef AGENT_VM_DEVICES_PRIV_H
 #define AGENT_VM_DEVICES_PRIV_H
@@ -33,6 +33,7 @@ struct vm_store {
 struct vm_place {
 	struct vm_store *store; /* NULL: an empty drive */
 	char name[STORE_NAME_BYTES];
+	bool comes; /* the image is not there: a migration brings it */
 };
 
 /* One disk or drive. */
@@ -42,6 +43,7 @@ struct vm_disk {
 	struct vm_place place;
 	struct disk *disk; /* NULL: an empty drive */
 	bool active;
+	bool came; /* with the migration that brought the state: nobody else had it since */
 	atomic_bool attached;
 	atomic_int stalled; /* the code, 0 when nothing waits; set on the disk's loop */
 	atomic_bool failed; /* likewise */
@@ -67,6 +69,7 @@ struct vm_devices {
 	struct vm_devices_options options;
 	const struct vm_config *config;
 	struct hv_machine *machine;
+	uint64_t epoch; /* of the disks that are made active */
 
 	struct base_io_loop *loops[VM_IO_THREADS_MAX];
 	uint32_t loop_count;
@@ -122,6 +125,9 @@ void vm_devices_close_disks(struct vm_devices *devices);
 struct vm_disk *vm_devices_disk(struct vm_devices *devices, uint32_t controller, uint32_t lun);
 /* The one with the lowest controller and LUN that is no DVD; NULL: none. */
 struct vm_disk *vm_devices_boot_disk(struct vm_devices *devices);
+
+/* A disk whose image has come: open it, and put it in. */
+BASE_MUST_CHECK int vm_devices_put_in(struct vm_disk *disk, struct base_error *err);
 
 /* --- vm_devices_checkpoint.c --- */
 

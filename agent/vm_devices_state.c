@@ -68,7 +68,7 @@ static int check_disk(struct vm_devices *devices, const struct vm_saved_disk *sa
 	struct disk_layer_info info;
 	int code = 0;
 
-	if (disk == NULL) /* whoever has the guest's view of it says so */
+	if (disk == NULL || disk->came) /* whoever has the guest's view of it says so */
 		return 0;
 	code = layer_of(disk, &info, err);
 	if (code < 0)

@@ -15,6 +15,7 @@ enum vm_exit {
 	VM_EXIT_CRASHED = 4,
 	VM_EXIT_RESET = 5,
 	VM_EXIT_STALE = 6,
+	VM_EXIT_MOVED = 7,
 };
 
 /* One line of the documentation. */

@@ -26,6 +26,7 @@ struct vm_sandbox_spec {
 	const int *store_fds;
 	size_t store_count;
 	bool boot_reader; /* bootdisk_reader_find() is called */
+	bool migrate;     /* a migration comes or may go: TCP connections */
 };
 
 /* What is in force. A value, for status and log. */

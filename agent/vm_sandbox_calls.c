@@ -12,6 +12,8 @@
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
@@ -341,6 +343,30 @@ static void filter_release(scmp_filter_ctx *filter)
 		seccomp_release(*filter);
 }
 
+/*
+ * What a migration needs: connections of TCP and nothing else that is a socket.  Where connect()
+ * goes is behind a pointer no filter can read; the worker has no other kind of socket that is
+ * not connected already.
+ */
+static int add_migrate(scmp_filter_ctx filter, const struct vm_sandbox_spec *spec)
+{
+	const unsigned int type = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
+	const struct rule rules[] = {
+		{ SCMP_SYS(socket), 2, { INT_ARG(0, AF_INET), INT_ARG(1, type) } },
+		{ SCMP_SYS(socket), 2, { INT_ARG(0, AF_INET6), INT_ARG(1, type) } },
+		{ SCMP_SYS(connect), 0, { { 0 } } },
+		{ SCMP_SYS(sendmsg), 0, { { 0 } } },
+		{ SCMP_SYS(recvfrom), 0, { { 0 } } },
+		{ SCMP_SYS(recvmsg), 0, { { 0 } } },
+		{ SCMP_SYS(getsockopt), 2, { INT_ARG(1, SOL_SOCKET), INT_ARG(2, SO_ERROR) } },
+		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, SOL_SOCKET), INT_ARG(2, SO_RCVTIMEO) } },
+		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, SOL_SOCKET), INT_ARG(2, SO_SNDTIMEO) } },
+		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, IPPROTO_TCP), INT_ARG(2, TCP_NODELAY) } },
+	};
+
+	return spec->migrate ? add_rules(filter, rules, sizeof(rules) / sizeof(rules[0])) : 0;
+}
+
 #define FILTER __attribute__((cleanup(filter_release))) scmp_filter_ctx
 
 int vm_sandbox_seccomp(const struct vm_sandbox_spec *spec, struct base_error *err)
@@ -365,6 +391,8 @@ int vm_sandbox_seccomp(const struct vm_sandbox_spec *spec, struct base_error *er
 		code = add_stores(filter, spec);
 	if (code == 0)
 		code = add_boot_reader(filter, spec);
+	if (code == 0)
+		code = add_migrate(filter, spec);
 	if (code == 0)
 		code = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (code < 0)

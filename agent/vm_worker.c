@@ -16,8 +16,8 @@
 void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char *why)
 {
 	if (worker->ending) {
-		/* The parent decides by this one; it is never hidden by an earlier end. */
-		if (exit_code == VM_EXIT_STALE)
+		/* The parent decides by these; they are never hidden by an earlier end. */
+		if (exit_code == VM_EXIT_STALE || exit_code == VM_EXIT_MOVED)
 			worker->exit_code = exit_code;
 		return;
 	}
@@ -27,7 +27,17 @@ void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char 
 		 (int)exit_code, why);
 	if (!worker->loading) /* nobody waits for the guest any more */
 		vm_devices_end_waits(worker->devices);
-	if (worker->job_count == 0 || worker->loading)
+	vm_worker_move_stop(worker);
+	/* safety: a move that has asked who is to run the VM ends when it knows, not before; but
+	 * who is stale has nothing to decide. */
+	if (exit_code == VM_EXIT_STALE || (worker->loading && worker->config->incoming[0] == '\0'))
+		base_loop_stop(worker->loop);
+	vm_worker_may_stop(worker);
+}
+
+void vm_worker_may_stop(struct vm_worker *worker)
+{
+	if (worker->ending && worker->job_count == 0 && worker->move == NULL)
 		base_loop_stop(worker->loop);
 }
 
@@ -77,6 +87,9 @@ static int join_loop(struct vm_worker *worker, struct base_error *err)
 	if (code == 0)
 		code = base_loop_timer_new(worker->loop, quit_expired, worker, &worker->quit_timer,
 					   err);
+	if (code == 0)
+		code = base_loop_timer_new(worker->loop, vm_worker_move_look, worker,
+					   &worker->move_timer, err);
 	if (worker->control != NULL)
 		vm_control_on_gone(worker->control, vm_worker_client_gone);
 	if (code == 0 && worker->control != NULL)
@@ -137,7 +150,7 @@ static void log_ready(const struct vm_worker *worker)
 		 worker->config->name, (int)getpid(), status.holds == 0 ? "running" : "held",
 		 (unsigned long long)status.memory_bytes, hv_memory_backing_name(status.backing),
 		 status.vcpu_count, hv_cpu_model_name(status.cpu),
-		 (unsigned long long)worker->config->epoch, worker->sandbox.seccomp,
+		 (unsigned long long)worker->epoch, worker->sandbox.seccomp,
 		 worker->sandbox.landlock_abi);
 	if (worker->swept_count > 0)
 		base_log(BASE_LOG_NOTICE, "vm.swept", "vm=%s files=%d", worker->config->name,
@@ -158,9 +171,10 @@ static int begin_running(struct vm_worker *worker, struct base_error *err)
 	int code = vm_console_begin(worker->console, worker->loop, &vm_worker_console_ops, worker,
 				    err);
 
-	if (code == 0 && worker->config->start == VM_START_RUNNING)
+	/* One that has come runs already, or stands still as it did where it came from. */
+	if (code == 0 && worker->config->start == VM_START_RUNNING && worker->arrival == NULL)
 		code = hv_machine_release(worker->machine, HV_HOLD_USER, err);
-	worker->announce_waits = worker->restore_fd >= 0;
+	worker->announce_waits = worker->restore_fd >= 0 || worker->arrival != NULL;
 	vm_worker_running(worker);
 	return code;
 }
@@ -254,6 +268,7 @@ static void release(struct vm_worker *worker)
 	base_pool_free(worker->asks);
 	base_pool_free(worker->jobs); /* runs what is queued */
 	vm_worker_jobs_done(worker);
+	vm_worker_move_free(worker);
 	if (worker->machine != NULL)
 		(void)!hv_machine_hold(worker->machine, HV_HOLD_USER, NULL);
 	stop_devices(worker);
@@ -292,7 +307,10 @@ enum vm_exit vm_worker_run(const struct vm_config *config, struct base_error *er
 		.restore_fd = -1,
 		.state_dir_fd = -1,
 		.signal_fd = -1,
+		.move_state_fd = -1,
+		.listen_fd = -1,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
+		.gate = { .lock = PTHREAD_MUTEX_INITIALIZER },
 	};
 	struct base_error why = { 0 };
 	int code = start(&worker, &why);
@@ -303,6 +321,9 @@ enum vm_exit vm_worker_run(const struct vm_config *config, struct base_error *er
 		worker.exit_code = exit_of(&worker, code);
 	if (worker.loading)
 		leave(&worker);
+	/* Its move is not over: only who is stale ends like this. */
+	if (worker.move != NULL && worker.exit_code == VM_EXIT_STALE)
+		abandon(&worker);
 	release(&worker);
 	if (code < 0 && !worker.running && err != NULL)
 		*err = why;

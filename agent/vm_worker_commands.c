@@ -35,16 +35,27 @@ HANDLER(handle_resume)
 	return as_job(context, &vm_job_resume, call, request, err);
 }
 
-HANDLER(handle_reset)
-{
-	(void)ret_result;
-	return as_job(context, &vm_job_reset, call, request, err);
-}
-
 HANDLER(handle_power_button)
 {
 	(void)ret_result;
 	return as_job(context, &vm_job_power_button, call, request, err);
+}
+
+/* What may not change while the machine is being moved. */
+static int as_job_at_home(struct vm_worker *worker, const struct vm_job *kind,
+			  const struct vm_call *call, const struct vm_request *request,
+			  struct base_error *err)
+{
+	int code = vm_worker_refuse_moving(worker, vm_worker_commands[request->command].spec.name,
+					   err);
+
+	return code < 0 ? code : as_job(worker, kind, call, request, err);
+}
+
+HANDLER(handle_reset)
+{
+	(void)ret_result;
+	return as_job_at_home(context, &vm_job_reset, call, request, err);
 }
 
 HANDLER(handle_status)
@@ -88,7 +99,7 @@ HANDLER(handle_save)
 				 "'/' and not beginning with '.'");
 	code = check_leash(worker, err);
 	if (code == 0)
-		code = as_job(worker, &vm_job_save, call, request, err);
+		code = as_job_at_home(worker, &vm_job_save, call, request, err);
 	if (code == VM_CALL_LATER)
 		worker->saving = true;
 	return code;
@@ -187,8 +198,33 @@ HANDLER(handle_time_sync)
 
 HANDLER(handle_checkpoint)
 {
+	int code = vm_worker_refuse_moving(context, "checkpoint", err);
+
 	(void)ret_result;
-	return vm_worker_checkpoint(context, call, request, err);
+	return code < 0 ? code : vm_worker_checkpoint(context, call, request, err);
+}
+
+HANDLER(handle_migrate)
+{
+	(void)ret_result;
+	return vm_worker_migrate(context, call, request, err);
+}
+
+HANDLER(handle_migrate_cancel)
+{
+	(void)call;
+	(void)request;
+	(void)ret_result;
+	return vm_worker_migrate_cancel(context, err);
+}
+
+HANDLER(handle_migrate_status)
+{
+	(void)call;
+	(void)request;
+	(void)err;
+	*ret_result = vm_worker_migrate_status(context);
+	return 0;
 }
 
 HANDLER(handle_devices)
@@ -210,7 +246,7 @@ HANDLER(handle_disk_add)
 	int code = vm_config_disk("command 'disk-add'", text, strlen(text), &job.disk, err);
 
 	(void)ret_result;
-	return code < 0 ? code : as_job(context, &job, call, request, err);
+	return code < 0 ? code : as_job_at_home(context, &job, call, request, err);
 }
 
 /* Where a disk is: arguments lun and controller come first. */
@@ -230,7 +266,7 @@ HANDLER(handle_disk_remove)
 	int code = check_lun(request, err);
 
 	(void)ret_result;
-	return code < 0 ? code : as_job(context, &vm_job_disk_remove, call, request, err);
+	return code < 0 ? code : as_job_at_home(context, &vm_job_disk_remove, call, request, err);
 }
 
 HANDLER(handle_medium)
@@ -238,7 +274,7 @@ HANDLER(handle_medium)
 	int code = check_lun(request, err);
 
 	(void)ret_result;
-	return code < 0 ? code : as_job(context, &vm_job_medium, call, request, err);
+	return code < 0 ? code : as_job_at_home(context, &vm_job_medium, call, request, err);
 }
 
 HANDLER(handle_disk_resize)
@@ -246,7 +282,7 @@ HANDLER(handle_disk_resize)
 	int code = check_lun(request, err);
 
 	(void)ret_result;
-	return code < 0 ? code : as_job(context, &vm_job_disk_resize, call, request, err);
+	return code < 0 ? code : as_job_at_home(context, &vm_job_disk_resize, call, request, err);
 }
 
 HANDLER(handle_link)
@@ -316,6 +352,16 @@ const struct vm_command vm_worker_commands[] = {
 	{ .spec = { "time-sync", NO_ARGS }, .handle = handle_time_sync },
 	{ .spec = { "checkpoint", { { "name", VM_ARG_TEXT, false } } },
 	  .handle = handle_checkpoint },
+	{ .spec = { "migrate",
+		    { { "to", VM_ARG_TEXT, true },
+		      { "channels", VM_ARG_NUMBER, false },
+		      { "downtime_ms", VM_ARG_NUMBER, false },
+		      { "time_limit_ms", VM_ARG_NUMBER, false },
+		      { "late", VM_ARG_TEXT, false },
+		      { "disks", VM_ARG_TEXT, false } } },
+	  .handle = handle_migrate },
+	{ .spec = { "migrate-cancel", NO_ARGS }, .handle = handle_migrate_cancel },
+	{ .spec = { "migrate-status", NO_ARGS }, .handle = handle_migrate_status },
 	{ .spec = { "devices", NO_ARGS }, .handle = handle_devices },
 	{ .spec = { "dump", NO_ARGS }, .handle = handle_dump },
 	{ .spec = { "disk-add", { { "disk", VM_ARG_TEXT, true } } }, .handle = handle_disk_add },

@@ -96,7 +96,7 @@ static void on_thawed(struct vm_worker *worker)
 static void on_stale(struct vm_worker *worker)
 {
 	base_log(BASE_LOG_ERR, "vm.stale", "vm=%s epoch=%llu", worker->config->name,
-		 (unsigned long long)worker->config->epoch);
+		 (unsigned long long)worker->epoch);
 	vm_worker_event(worker, "stale", NULL);
 	vm_worker_end(worker, VM_EXIT_STALE, "stale");
 }
@@ -147,6 +147,7 @@ static void read_news(void *context)
 		{ VM_NEWS_JOB, on_job },
 		{ VM_NEWS_ROOM, on_room },
 		{ VM_NEWS_DEVICE, vm_worker_device_news },
+		{ VM_NEWS_MOVE, vm_worker_move_news },
 	};
 	struct vm_worker *worker = context;
 	unsigned int news = atomic_exchange(&worker->news, 0);

@@ -101,8 +101,7 @@ void vm_worker_jobs_done(struct vm_worker *worker)
 		worker->job_count--;
 		job_finish(worker, job);
 	}
-	if (worker->ending && worker->job_count == 0)
-		base_loop_stop(worker->loop);
+	vm_worker_may_stop(worker);
 }
 
 /* --- the jobs --- */
@@ -120,9 +119,22 @@ static void done_load(struct vm_job *job, json_t **ret_result)
 
 const struct vm_job vm_job_load = { .run = run_load, .done = done_load };
 
+/* @pause: or resume.  While the VM moves the hold moves with it. */
+static int change_hold(struct vm_worker *worker, bool pause, struct base_error *err)
+{
+	int code = vm_move_gate_begin(&worker->gate, err);
+
+	if (code < 0)
+		return code;
+	code = pause ? hv_machine_hold(worker->machine, HV_HOLD_USER, err)
+		     : hv_machine_release(worker->machine, HV_HOLD_USER, err);
+	vm_move_gate_end(&worker->gate);
+	return code;
+}
+
 static int run_pause(struct vm_job *job, struct base_error *err)
 {
-	return hv_machine_hold(job->worker->machine, HV_HOLD_USER, err);
+	return change_hold(job->worker, true, err);
 }
 
 static void done_pause(struct vm_job *job, json_t **ret_result)
@@ -144,7 +156,7 @@ const struct vm_job vm_job_pause = { .run = run_pause, .done = done_pause };
 
 static int run_resume(struct vm_job *job, struct base_error *err)
 {
-	return hv_machine_release(job->worker->machine, HV_HOLD_USER, err);
+	return change_hold(job->worker, false, err);
 }
 
 static void done_resume(struct vm_job *job, json_t **ret_result)

@@ -2,7 +2,7 @@
 /*
  * The worker object, for the files that make it up: vm_worker.c (life), _start.c (opening),
  * _jobs.c (changes of the machine), _checkpoint.c, _events.c (what machine and leash report),
- * _commands.c (the table of commands), _status.c (what it tells).
+ * _move.c (migrations), _commands.c (the table of commands), _status.c (what it tells).
  *
  * Owned by the loop's thread but for what says otherwise.
  */
@@ -20,6 +20,7 @@
 #include "agent/vm_control.h"
 #include "agent/vm_devices.h"
 #include "agent/vm_exit.h"
+#include "agent/vm_migrate.h"
 #include "agent/vm_sandbox.h"
 #include "base/leash.h"
 #include "base/loop.h"
@@ -38,6 +39,7 @@ enum vm_news {
 	VM_NEWS_THAWED = 1 << 6,
 	VM_NEWS_STALE = 1 << 7,
 	VM_NEWS_DEVICE = 1 << 8, /* vm_devices_event() */
+	VM_NEWS_MOVE = 1 << 9,   /* a migration has held or released the VM, or has ended */
 };
 
 struct vm_worker;
@@ -86,7 +88,9 @@ struct vm_worker {
 	int restore_fd;
 	int state_dir_fd;
 	int signal_fd;
-	int swept_count; /* files that killed saves left in the state directory */
+	int move_state_fd; /* a file in memory, for the device state of a move */
+	int listen_fd;     /* where a move comes to */
+	int swept_count;   /* files that killed saves left in the state directory */
 
 	struct base_loop *loop;
 	struct base_loop_fd *signal_watch;
@@ -114,10 +118,22 @@ struct vm_worker {
 	enum vm_exit exit_code;
 	uint32_t job_count; /* begun, not done */
 	struct vm_checkpoint checkpoint;
+	uint64_t epoch; /* that the VM runs at: the configuration's, or what a move came at */
+
+	/* Migrations. */
+	char host[HV_NAME_BYTES];
+	struct mig_records *records; /* NULL: no state directory */
+	struct vm_move *move;        /* away from here, until its end is told */
+	struct vm_move_gate gate;    /* of moves away */
+	struct vm_call move_call;    /* who asked for it */
+	uint32_t move_round;         /* that subscribers have heard of */
+	struct base_loop_timer *move_timer;
+	struct vm_move *arrival; /* to here; set under lock by the job that waits for it */
+	bool arrival_unwanted;   /* under lock */
 
 	atomic_uint news; /* enum vm_news; any thread */
 
-	pthread_mutex_t lock; /* a leaf: done_first, done_last, crash_text; any thread */
+	pthread_mutex_t lock; /* a leaf: done_first, done_last, crash_text, arrival; any thread */
 	struct vm_job *done_first;
 	struct vm_job *done_last;
 	char crash_text[256];
@@ -128,6 +144,8 @@ struct vm_worker {
 /* End the run, with the first reason that was given, as soon as no job is under way; at
  * once while the machine is being loaded: there is nothing to finish. */
 void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char *why);
+/* Nothing is under way any more that an end waits for: then the loop stops. */
+void vm_worker_may_stop(struct vm_worker *worker);
 /* The first job has ended with @code: the guest runs from here, or the start has failed. */
 void vm_worker_loaded(struct vm_worker *worker, int code, const struct base_error *err);
 
@@ -206,6 +224,28 @@ bool vm_worker_may_act(void *context);
 
 /* Half a machine is left: say so, and end. */
 void vm_worker_reset_failed(struct vm_worker *worker, const char *by, const struct base_error *err);
+
+/* --- vm_worker_move.c --- */
+
+/* Before the lock-down: records, what a move needs, where one comes to.  Errors of
+ * mig_records_may_start(). */
+BASE_MUST_CHECK int vm_worker_move_open(struct vm_worker *worker, struct base_error *err);
+void vm_worker_move_free(struct vm_worker *worker);
+/* Job thread: wait for the VM to come; 0 when it runs here. */
+BASE_MUST_CHECK int vm_worker_arrive(struct vm_worker *worker, struct base_error *err);
+/* VM_CALL_LATER, or why not. */
+BASE_MUST_CHECK int vm_worker_migrate(struct vm_worker *worker, const struct vm_call *call,
+				      const struct vm_request *request, struct base_error *err);
+BASE_MUST_CHECK int vm_worker_migrate_cancel(struct vm_worker *worker, struct base_error *err);
+json_t *vm_worker_migrate_status(struct vm_worker *worker); /* NULL: no memory */
+/* -EAGAIN while the VM is being moved: @command would change what moves. */
+BASE_MUST_CHECK int vm_worker_refuse_moving(const struct vm_worker *worker, const char *command,
+					    struct base_error *err);
+/* The worker is ending: no move goes on that can be stopped. */
+void vm_worker_move_stop(struct vm_worker *worker);
+void vm_worker_move_look(void *context); /* the timer's */
+/* News VM_NEWS_MOVE has come. */
+void vm_worker_move_news(struct vm_worker *worker);
 
 /* --- vm_worker_commands.c --- */
 

@@ -149,6 +149,8 @@ int vm_worker_open(struct vm_worker *worker, struct base_error *err)
 	if (code == 0 && worker->state_dir_fd >= 0)
 		code = sweep_state_dir(worker, err);
 	if (code == 0)
+		code = vm_worker_move_open(worker, err);
+	if (code == 0)
 		code = open_devices(worker, err);
 	return code;
 }
@@ -197,6 +199,7 @@ int vm_worker_lock_down(struct vm_worker *worker, struct base_error *err)
 		.directory_fds = { -1, -1, -1, -1 },
 		.store_fds = store_fds,
 		.boot_reader = worker->boot_reader != NULL,
+		.migrate = worker->config->migrate == VM_SWITCH_ON,
 	};
 
 	if (worker->config->sandbox == VM_SWITCH_OFF) {
@@ -233,10 +236,13 @@ int vm_worker_load_begin(struct vm_worker *worker, struct base_error *err)
 int vm_worker_load(struct vm_worker *worker, struct base_error *err)
 {
 	const struct vm_config *config = worker->config;
-	int code = vm_devices_make(worker->devices, worker->machine, worker->restore_fd >= 0, err);
+	bool comes = worker->restore_fd >= 0 || worker->listen_fd >= 0;
+	int code = vm_devices_make(worker->devices, worker->machine, comes, err);
 
 	if (code < 0)
 		return code;
+	if (worker->listen_fd >= 0)
+		return vm_worker_arrive(worker, err);
 	if (worker->restore_fd < 0)
 		return hv_machine_boot(worker->machine, err);
 	code = hv_machine_restore(worker->machine, worker->restore_fd,

@@ -35,6 +35,8 @@ static json_t *holds_json(uint32_t holds)
 /* One word for several holds: the one that lasts longest. */
 static const char *state_name(const struct vm_worker *worker, uint32_t holds)
 {
+	if (worker->loading && worker->config->incoming[0] != '\0')
+		return "arriving";
 	if (worker->loading)
 		return worker->config->restore[0] != '\0' ? "restoring" : "starting";
 	if ((holds & HV_HOLD_STOPPED) != 0)
@@ -70,7 +72,7 @@ static json_t *leash_json(struct vm_worker *worker)
 	base_leash_terms(leash, &terms);
 	return json_pack("{s:b, s:s, s:o, s:o, s:o}", "bound", worker->config->leash_page_fd >= 0,
 			 "state", leash_state_name(base_leash_state(leash)), "epoch",
-			 number(worker->config->epoch), "soft_deadline_ns", deadline(terms.soft_ns),
+			 number(worker->epoch), "soft_deadline_ns", deadline(terms.soft_ns),
 			 "hard_deadline_ns", deadline(terms.hard_ns));
 }
 

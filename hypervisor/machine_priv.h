@@ -76,6 +76,8 @@ struct hv_machine {
 BASE_MUST_CHECK int hv_machine_judge_cpu(struct hv_machine *machine,
 					 const struct hv_cpuid_table *table,
 					 struct base_error *err);
+/* machine_restore.c: whether a guest's clock would notice; what is not known does not differ. */
+bool hv_tsc_rates_differ(uint64_t one_khz, uint64_t other_khz);
 /* machine.c: the leash's gate. */
 bool hv_machine_may_act(const struct hv_machine *machine);
 

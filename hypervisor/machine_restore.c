@@ -263,16 +263,22 @@ static uint64_t ticks_of(uint64_t ns, uint64_t khz)
 	return ns / 1000000U * khz + ns % 1000000U * khz / 1000000U;
 }
 
+bool hv_tsc_rates_differ(uint64_t one_khz, uint64_t other_khz)
+{
+	uint64_t apart = one_khz > other_khz ? one_khz - other_khz : other_khz - one_khz;
+
+	/* Crystals differ by parts per million; 250 is what a guest's clock is disciplined over. */
+	return one_khz != 0 && other_khz != 0 && apart > other_khz / 4000;
+}
+
 /* A rate that this host neither has nor can make; @force: the guest's clock will be off. */
 static int check_tsc_rate(const struct hv_machine *machine, struct saved *saved, bool force,
 			  struct base_error *err)
 {
 	uint64_t here = machine->guest_tsc_khz;
 	uint64_t there = saved->time.tsc_khz;
-	uint64_t apart = here > there ? here - there : there - here;
 
-	/* Crystals differ by parts per million; 250 is what a guest's clock is disciplined over. */
-	if (here == 0 || there == 0 || machine->host.tsc_control || apart <= there / 4000)
+	if (machine->host.tsc_control || !hv_tsc_rates_differ(here, there))
 		return 0;
 	if (!force)
 		return base_fail(err, -ENOTSUP,

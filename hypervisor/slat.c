@@ -303,7 +303,11 @@ void hv_slat_touched(const struct hv_slat *slat, uint64_t *into, uint64_t *ret_p
 		first = ((uint64_t)hole + HV_PAGE_BYTES - 1) >> HV_PAGE_SHIFT;
 		if ((uint64_t)data >> HV_PAGE_SHIFT <= first)
 			continue;
+#ifdef GODWIT_MUTANT_SLAT_TOUCHED
+		clear_bits(into, first, ((uint64_t)data >> HV_PAGE_SHIFT) + (data < end));
+#else
 		clear_bits(into, first, (uint64_t)data >> HV_PAGE_SHIFT);
+#endif
 		count -= ((uint64_t)data >> HV_PAGE_SHIFT) - first;
 	}
 	if (ret_page_count != NULL)

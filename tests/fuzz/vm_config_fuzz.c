@@ -23,7 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (config.vcpu_count < 1 || config.vcpu_count > HV_VCPUS_MAX ||
 	    config.memory_bytes % HV_HUGE_PAGE_BYTES != 0 || config.name[0] == '\0' ||
 	    memchr(config.cmdline, '\0', sizeof(config.cmdline)) == NULL ||
-	    (config.kernel[0] == '\0' && config.restore[0] == '\0' && config.disk_count == 0))
+	    (config.kernel[0] == '\0' && config.restore[0] == '\0' && config.incoming[0] == '\0' &&
+	     config.disk_count == 0))
 		abort();
 	return 0;
 }

@@ -161,7 +161,15 @@ static const struct {
 	  "key 'nic': option 'mac': value '02:00:00:00:00:01': expected one that no other" },
 	{ "nic = fds=7\nnic = fds=8:7", "key 'nic': option 'fds': value '7': expected a desc" },
 	{ "kvm-fd = 7\nnic = fds=7", "key 'nic': option 'fds': value '7': expected a desc" },
-	{ "restore-force-tsc = on", "f:2: key 'restore-force-tsc': expected key 'restore' with" },
+	{ "restore-force-tsc = on", "f:2: key 'restore-force-tsc': expected key 'restore' or" },
+	{ "incoming = 127.0.0.1:7011", "f:2: key 'incoming': expected key 'state-dir' with it" },
+	{ "state-dir = /s\nincoming = localhost:7011",
+	  "f:3: key 'incoming': value 'localhost:7011': expected ADDRESS:PORT in numbers" },
+	{ "state-dir = /s\nincoming = 127.0.0.1:7011\nrestore = /r",
+	  "f:3: key 'incoming': value '127.0.0.1:7011': expected it without key 'restore'" },
+	{ "state-dir = /s\nincoming = 127.0.0.1:7011\nmigrate = off",
+	  "f:3: key 'incoming': value '127.0.0.1:7011': expected key 'migrate' to be on" },
+	{ "migrate = perhaps", "f:2: key 'migrate': value 'perhaps': expected on or off" },
 	{ "leash-page-fd = 4", "f:2: key 'leash-page-fd': expected key 'leash-event-fd' with it" },
 	{ "leash-event-fd = 4", "f:2: key 'leash-event-fd': expected key 'leash-page-fd' with it" },
 	{ "leash-page-fd = 4\nleash-event-fd = 5",
@@ -198,6 +206,19 @@ Test(vm_config, needs_a_kernel_or_a_state)
 	cr_assert_eq(parse("restore = /r\ninitrd = /i\n", &err), -EINVAL);
 	cr_assert_not_null(strstr(err.text, "f:2: key 'initrd': expected key 'kernel' with it"));
 	cr_assert_eq(parse("restore = /r\ncmdline = x\n", NULL), -EINVAL);
+}
+
+Test(vm_config, a_machine_that_comes_needs_neither)
+{
+	struct base_error err = { 0 };
+
+	cr_assert_eq(parse("state-dir = /s\nincoming = [::1]:7011\n", &err), 0, "%s", err.text);
+	cr_assert_str_eq(config.incoming, "[::1]:7011");
+	cr_assert_eq(config.migrate, VM_SWITCH_ON);
+	cr_assert_eq(parse("state-dir = /s\nincoming = 192.0.2.1:1\nkernel = /k\n"
+			   "restore-force-tsc = on\n",
+			   &err),
+		     0, "%s", err.text);
 }
 
 Test(vm_config, boot_from_a_disk)

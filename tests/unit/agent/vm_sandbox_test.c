@@ -9,6 +9,7 @@
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -25,6 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/vm_migrate_net.h"
 #include "agent/vm_sandbox.h"
 #include "agent/vm_sandbox_priv.h"
 #include "base/cleanup.h"
@@ -56,10 +58,13 @@ static void teardown(void)
 
 TestSuite(vm_sandbox, .init = setup, .fini = teardown);
 
+static bool migrates; /* the lock-down of the tests that set it has what a migration needs */
+
 static int lock_down(int state_dir_fd)
 {
 	struct vm_sandbox_spec spec = { .state_dir_fd = state_dir_fd,
-					.directory_fds = { -1, -1, -1, -1 } };
+					.directory_fds = { -1, -1, -1, -1 },
+					.migrate = migrates };
 	struct vm_sandbox_facts facts = { 0 };
 	struct base_error err = { 0 };
 	int code = vm_sandbox_enter(&spec, &facts, &err);
@@ -520,4 +525,72 @@ Test(vm_sandbox, no_request_that_makes_things)
 	for (size_t i = 0; i < count; i++)
 		for (size_t j = 0; j < sizeof(makers) / sizeof(makers[0]); j++)
 			cr_expect_neq(requests[i], makers[j]);
+}
+
+/* --- what a migration needs, and no more --- */
+
+static int do_tcp_socket(int fd)
+{
+	(void)fd;
+	(void)socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return STAYED;
+}
+
+static int do_udp_socket(int fd)
+{
+	(void)fd;
+	(void)socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return STAYED;
+}
+
+static int do_packet_socket(int fd)
+{
+	(void)fd;
+	(void)socket(AF_PACKET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	return STAYED;
+}
+
+static int do_bind(int fd)
+{
+	struct sockaddr_in any = { .sin_family = AF_INET };
+	int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	(void)fd;
+	(void)bind(tcp, (struct sockaddr *)(void *)&any, sizeof(any));
+	return STAYED;
+}
+
+static int do_option(int fd)
+{
+	const int mark = 1;
+	int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	(void)fd;
+	(void)setsockopt(tcp, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+	return STAYED;
+}
+
+/* Nobody listens there: the kernel says so, which is what matters. */
+static int do_connect(int fd)
+{
+	struct vm_address address;
+	int tcp = -1;
+
+	(void)fd;
+	if (vm_address_parse("127.0.0.1:1", &address, NULL) < 0)
+		return 1;
+	return vm_address_connect(&address, 1000, &tcp, NULL) == -ECONNREFUSED ? 0 : 2;
+}
+
+Test(vm_sandbox, a_migration_may_connect_and_nothing_else)
+{
+	assert_killed(do_tcp_socket, "a connection without the key migrate");
+	migrates = true;
+	assert_exits(do_connect, true, "connect");
+	assert_killed(do_socket, "a local socket");
+	assert_killed(do_udp_socket, "datagrams");
+	assert_killed(do_packet_socket, "frames");
+	assert_killed(do_bind, "bind");
+	assert_killed(do_option, "a socket option");
+	assert_killed(do_exec, "exec");
 }

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The object of a move, for vm_migrate.c (life, what is told), vm_migrate_source.c and
+ * vm_migrate_destination.c (what the sessions want done).
+ */
+#ifndef AGENT_VM_MIGRATE_PRIV_H
+#define AGENT_VM_MIGRATE_PRIV_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "agent/vm_devices_move.h"
+#include "agent/vm_migrate.h"
+#include "agent/vm_migrate_plan.h"
+
+/* Before the container of the saved-state format: u32 version, u32 flags. */
+#define VM_MOVE_STATE_HEADER_BYTES 8u
+#define VM_MOVE_STATE_VERSION      1u
+#define VM_MOVE_STATE_PAUSED       1u /* by the user */
+
+struct vm_move {
+	struct vm_move_options options;
+	uint64_t epoch; /* at the source; from 1 */
+	struct mig_keep keep;
+	atomic_bool has_keep; /* @keep is whole */
+
+	/* Source. */
+	struct vm_move_request request;
+	uint8_t id[MIG_ID_BYTES];
+	struct mig_out *out;
+	struct vm_migrate_out *images_out; /* NULL: no image is sent */
+	pthread_t thread;
+	bool has_thread;
+	atomic_bool over; /* end, err, findings and report are final */
+	enum mig_out_end end;
+	struct base_error err;
+	struct mig_findings findings;
+	struct mig_out_report report;
+	/* Of the session's thread. */
+	bool quiet;    /* we have quiesced it */
+	bool given;    /* the disks were handed back, or may have been */
+	bool released; /* the VM is another's */
+
+	/* Destination. */
+	struct mig_in *in;
+	struct mig_arbiter arbiter;      /* the register, on @keep */
+	struct vm_plan *plan;            /* of the VM that comes */
+	struct vm_migrate_in *images_in; /* NULL: no image comes */
+	bool comes_paused;
+};
+
+extern const struct mig_source_vm vm_move_source;           /* context: the move */
+extern const struct mig_destination_vm vm_move_destination; /* likewise */
+
+#endif

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The worker and its migrations: the commands that move the VM away, and the start that waits for
+ * one to come.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "agent/vm_config_priv.h"
+#include "agent/vm_worker_priv.h"
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define ROUND_LOOK_NS (500 * BASE_NS_PER_MS) /* how often subscribers hear of rounds at most */
+
+/* --- before the lock-down --- */
+
+static int open_host(struct vm_worker *worker)
+{
+	char name[sizeof(worker->host)] = "";
+
+	if (gethostname(name, sizeof(name) - 1) < 0 || !vm_config_is_name(name, strlen(name)))
+		(void)snprintf(name, sizeof(name), "unknown");
+	memcpy(worker->host, name, sizeof(name));
+	return 0;
+}
+
+/* What was decided of the VM before: it is not started where it is another's, or perhaps is. */
+static int check_records(struct vm_worker *worker, struct base_error *err)
+{
+	const struct vm_config *config = worker->config;
+	uint64_t least = 0;
+	int code = 0;
+
+	if (config->incoming[0] != '\0')
+		return 0;
+	code = mig_records_may_start(worker->records, config->name, config->epoch, &least, err);
+	if (code < 0)
+		return base_fail_within(err, code, "key 'state-dir': value '%s'",
+					config->state_dir);
+	if (worker->epoch < least)
+		worker->epoch = least;
+	return 0;
+}
+
+int vm_worker_move_open(struct vm_worker *worker, struct base_error *err)
+{
+	const struct vm_config *config = worker->config;
+	struct vm_address address;
+	int code = open_host(worker);
+
+	worker->epoch = config->epoch;
+	if (worker->state_dir_fd >= 0) {
+		code = mig_records_new(worker->state_dir_fd, NULL, &worker->records, err);
+		if (code == 0)
+			code = check_records(worker, err);
+	}
+	if (code < 0 || config->migrate == VM_SWITCH_OFF)
+		return code;
+	worker->move_state_fd = memfd_create("move-state", MFD_CLOEXEC);
+	if (worker->move_state_fd < 0)
+		return base_fail_errno(err, -errno, "memory file for moves");
+	if (config->incoming[0] == '\0')
+		return 0;
+	code = vm_address_parse(config->incoming, &address, err);
+	if (code == 0)
+		code = vm_address_listen(&address, &worker->listen_fd, err);
+	return code < 0 ? base_fail_within(err, code, "key 'incoming'") : 0;
+}
+
+/* --- both sides --- */
+
+static void move_news(void *context)
+{
+	vm_worker_tell(context, VM_NEWS_MOVE);
+}
+
+static struct vm_move_options move_options(struct vm_worker *worker)
+{
+	return (struct vm_move_options){
+		.config = worker->config,
+		.machine = worker->machine,
+		.devices = worker->devices,
+		.host = worker->host,
+		.records = worker->records,
+		.gate = &worker->gate,
+		.state_fd = worker->move_state_fd,
+		.epoch = worker->epoch,
+		.leash_bound = worker->config->leash_page_fd >= 0,
+		.may_act = vm_worker_may_act,
+		.news = move_news,
+		.context = worker,
+	};
+}
+
+void vm_worker_move_free(struct vm_worker *worker)
+{
+	base_loop_timer_free(worker->move_timer);
+	vm_move_free(worker->move);
+	vm_move_free(worker->arrival);
+	mig_records_free(worker->records);
+	base_closep(&worker->move_state_fd);
+	base_closep(&worker->listen_fd);
+}
+
+void vm_worker_move_stop(struct vm_worker *worker)
+{
+	struct vm_move *arrival = NULL;
+
+	{
+		BASE_LOCKED(&worker->lock);
+
+		worker->arrival_unwanted = true;
+		if (worker->loading)
+			arrival = worker->arrival;
+	}
+	if (arrival != NULL)
+		vm_move_give_up(arrival);
+	if (worker->move != NULL)
+		vm_move_cancel(worker->move);
+}
+
+int vm_worker_refuse_moving(const struct vm_worker *worker, const char *command,
+			    struct base_error *err)
+{
+	if (worker->move == NULL)
+		return 0;
+	return base_fail(err, -EAGAIN,
+			 "command '%s': the machine is being moved: expected it when that is over "
+			 "or cancelled",
+			 command);
+}
+
+/* --- source --- */
+
+static int number_arg(const struct vm_arg *arg, const char *name, uint64_t least, uint64_t most,
+		      uint64_t *number, struct base_error *err)
+{
+	if (!arg->given)
+		return 0;
+	if (arg->number < least || arg->number > most)
+		return base_fail(err, -EINVAL,
+				 "command 'migrate': argument '%s': expected %" PRIu64
+				 " to %" PRIu64,
+				 name, least, most);
+	*number = arg->number;
+	return 0;
+}
+
+static int late_arg(const struct vm_arg *arg, enum mig_late *late, struct base_error *err)
+{
+	if (!arg->given)
+		return 0;
+	if (strcmp(arg->text, "switch") == 0)
+		*late = MIG_LATE_SWITCH;
+	else if (strcmp(arg->text, "cancel") == 0)
+		*late = MIG_LATE_CANCEL;
+	else
+		return base_fail(err, -EINVAL,
+				 "command 'migrate': argument 'late': expected switch or cancel");
+	return 0;
+}
+
+static int disks_arg(const struct vm_arg *arg, bool *disks_stay, struct base_error *err)
+{
+	if (!arg->given)
+		return 0;
+	if (strcmp(arg->text, "copy") != 0 && strcmp(arg->text, "stay") != 0)
+		return base_fail(err, -EINVAL,
+				 "command 'migrate': argument 'disks': expected copy or stay");
+	*disks_stay = arg->text[0] == 's';
+	return 0;
+}
+
+/* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks. */
+static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
+			struct base_error *err)
+{
+	struct vm_move_request move = { .late = MIG_LATE_SWITCH,
+					.downtime_ms = VM_MOVE_DOWNTIME_MS };
+	uint64_t channels = VM_MOVE_CHANNELS;
+	struct base_error why = { 0 };
+	int code = 0;
+
+	if (vm_address_parse(request->args[0].text, &move.to, &why) < 0)
+		return base_fail(err, -EINVAL, "command 'migrate': argument 'to': %s", why.text);
+	code = number_arg(&request->args[1], "channels", 1, MIG_CHANNELS_MAX, &channels, err);
+	if (code == 0)
+		code = number_arg(&request->args[2], "downtime_ms", 1, VM_MOVE_DOWNTIME_MS_MAX,
+				  &move.downtime_ms, err);
+	if (code == 0)
+		code = number_arg(&request->args[3], "time_limit_ms", 0, VM_MOVE_TIME_LIMIT_MS_MAX,
+				  &move.time_limit_ms, err);
+	if (code == 0)
+		code = late_arg(&request->args[4], &move.late, err);
+	if (code == 0)
+		code = disks_arg(&request->args[5], &move.disks_stay, err);
+	move.channel_count = (uint32_t)channels;
+	if (code == 0)
+		*ret_move = move;
+	return code;
+}
+
+static int check_movable(const struct vm_worker *worker, struct base_error *err)
+{
+	if (worker->ending)
+		return base_fail(err, -EPROTO, "the worker is ending: expected no move");
+	if (worker->loading)
+		return base_fail(err, -EAGAIN,
+				 "the machine is being loaded: try again when it is done");
+	if (worker->saving || worker->checkpoint.under_way)
+		return base_fail(err, -EAGAIN,
+				 "the machine is being saved: try again when it is done");
+	if (worker->config->migrate == VM_SWITCH_OFF)
+		return base_fail(err, -EPROTO,
+				 "command 'migrate': expected a worker with the key 'migrate' on");
+	if (worker->records == NULL)
+		return base_fail(err, -EPROTO,
+				 "command 'migrate': expected a worker with the key 'state-dir'");
+	return vm_worker_refuse_moving(worker, "migrate", err);
+}
+
+int vm_worker_migrate(struct vm_worker *worker, const struct vm_call *call,
+		      const struct vm_request *request, struct base_error *err)
+{
+	struct vm_move_options options = move_options(worker);
+	struct vm_move_request move;
+	int code = check_movable(worker, err);
+
+	if (code == 0)
+		code = read_request(request, &move, err);
+	if (code == 0)
+		code = vm_move_out_begin(&options, &move, &worker->move, err);
+	if (code < 0)
+		return code;
+	worker->move_call = *call;
+	worker->move_round = 0;
+	base_loop_timer_arm(worker->move_timer,
+			    base_clock_boot_ns(&base_clock_system) + ROUND_LOOK_NS);
+	base_log(BASE_LOG_NOTICE, "vm.move-begun", "vm=%s to=%s channels=%" PRIu32,
+		 worker->config->name, move.to.text, move.channel_count);
+	vm_worker_event(worker, "migrate-begun", json_pack("{s:s}", "to", move.to.text));
+	return VM_CALL_LATER;
+}
+
+int vm_worker_migrate_cancel(struct vm_worker *worker, struct base_error *err)
+{
+	if (worker->move == NULL)
+		return base_fail(err, -EPROTO, "command 'migrate-cancel': no move is under way");
+	vm_move_cancel(worker->move);
+	return 0;
+}
+
+json_t *vm_worker_migrate_status(struct vm_worker *worker)
+{
+	return worker->move != NULL ? vm_move_progress_json(worker->move)
+				    : json_pack("{s:s}", "state", "none");
+}
+
+void vm_worker_move_look(void *context)
+{
+	struct vm_worker *worker = context;
+	uint32_t round = 0;
+
+	if (worker->move == NULL)
+		return;
+	round = vm_move_round(worker->move);
+	if (round != worker->move_round)
+		vm_worker_event(worker, "migrate-round", vm_move_progress_json(worker->move));
+	worker->move_round = round;
+	base_loop_timer_arm(worker->move_timer,
+			    base_clock_boot_ns(&base_clock_system) + ROUND_LOOK_NS);
+}
+
+static json_t *findings_json(const struct mig_findings *findings)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < findings->count; i++)
+		(void)json_array_append_new(list, json_string(findings->lines[i]));
+	return list;
+}
+
+static void move_failed(struct vm_worker *worker, enum mig_out_end end,
+			const struct base_error *err, const struct mig_findings *findings)
+{
+	json_t *report = vm_move_report_json(worker->move);
+
+	base_log(BASE_LOG_WARNING, "vm.move-failed", "vm=%s end=%s findings=%" PRIu32 " why=%s",
+		 worker->config->name, vm_move_end_name(end), findings->count,
+		 base_log_str(err->text));
+	for (uint32_t i = 0; i < findings->count; i++)
+		base_log(BASE_LOG_WARNING, "vm.move-finding", "vm=%s what=%s", worker->config->name,
+			 base_log_str(findings->lines[i]));
+	if (report != NULL) {
+		(void)json_object_set_new(report, "code", json_string(vm_error_name(err->code)));
+		(void)json_object_set_new(report, "text", json_string(err->text));
+		(void)json_object_set_new(report, "findings", findings_json(findings));
+	}
+	vm_worker_event(worker, "migrate-ended", report);
+	if (worker->control != NULL)
+		vm_control_refuse(worker->control, &worker->move_call, err);
+}
+
+static void move_done(struct vm_worker *worker)
+{
+	json_t *report = vm_move_report_json(worker->move);
+
+	base_log(BASE_LOG_NOTICE, "vm.moved",
+		 "vm=%s to=%s epoch=%lld total_ms=%lld blackout_us=%lld sent_bytes=%lld "
+		 "rounds=%lld",
+		 worker->config->name, json_string_value(json_object_get(report, "to")),
+		 json_integer_value(json_object_get(report, "epoch")),
+		 json_integer_value(json_object_get(report, "total_ns")) /
+			 (long long)BASE_NS_PER_MS,
+		 json_integer_value(json_object_get(report, "blackout_ns")) /
+			 (long long)BASE_NS_PER_US,
+		 json_integer_value(json_object_get(report, "sent_bytes")),
+		 json_integer_value(json_object_get(report, "rounds")));
+	vm_worker_event(worker, "migrate-ended", json_copy(report));
+	if (worker->control != NULL)
+		vm_control_answer(worker->control, &worker->move_call, report);
+	else
+		json_decref(report);
+}
+
+void vm_worker_move_news(struct vm_worker *worker)
+{
+	const struct mig_findings *findings = NULL;
+	struct base_error err = { 0 };
+	enum mig_out_end end = MIG_OUT_INVALID;
+
+	if (!worker->loading)
+		vm_worker_running(worker); /* it may have been held, or let go */
+	if (worker->move == NULL || !vm_move_is_over(worker->move))
+		return;
+	end = vm_move_out_end(worker->move, &err, &findings);
+	if (end == MIG_OUT_MOVED)
+		move_done(worker);
+	else
+		move_failed(worker, end, &err, findings);
+	vm_move_free(base_take(&worker->move));
+	if (end == MIG_OUT_MOVED)
+		vm_worker_end(worker, VM_EXIT_MOVED, "moved");
+	else if (end == MIG_OUT_STALE)
+		vm_worker_end(worker, VM_EXIT_STALE, "stale");
+	vm_worker_may_stop(worker);
+}
+
+/* --- destination --- */
+
+static void linger(void *context)
+{
+	struct vm_worker *worker = context;
+
+	vm_move_linger(worker->arrival);
+}
+
+int vm_worker_arrive(struct vm_worker *worker, struct base_error *err)
+{
+	struct vm_move_options options = move_options(worker);
+	struct vm_move *arrival = NULL;
+	bool unwanted = false;
+	int code = vm_move_in_new(&options, worker->listen_fd, &arrival, err);
+
+	if (code < 0)
+		return code;
+	{
+		BASE_LOCKED(&worker->lock);
+
+		worker->arrival = arrival;
+		unwanted = worker->arrival_unwanted;
+	}
+	base_log(BASE_LOG_NOTICE, "vm.arriving", "vm=%s at=%s", worker->config->name,
+		 worker->config->incoming);
+	if (unwanted)
+		vm_move_give_up(arrival);
+	code = vm_move_in_run(arrival, &worker->epoch, err);
+	if (code < 0)
+		return code;
+	base_log(BASE_LOG_NOTICE, "vm.arrived", "vm=%s epoch=%" PRIu64, worker->config->name,
+		 worker->epoch);
+	/* A source that has not heard of it asks; without it, it would hear by the register. */
+	(void)!base_pool_submit(worker->asks, linger, worker);
+	return 0;
+}
