@@ -44,6 +44,11 @@ uint64_t base_clock_real_ns(const struct base_clock *clock)
 	return clock->real_ns(clock->context);
 }
 
+uint64_t base_thread_cpu_ns(void)
+{
+	return read_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
 static uint64_t fake_boot_ns(void *context)
 {
 	const struct base_fake_clock *fake = context;

@@ -30,6 +30,9 @@ extern const struct base_clock base_clock_system;
 uint64_t base_clock_boot_ns(const struct base_clock *clock);
 uint64_t base_clock_real_ns(const struct base_clock *clock);
 
+/* Processor time of the calling thread: what it did, not what it waited.  A system call. */
+uint64_t base_thread_cpu_ns(void);
+
 /* A clock set by hand, for tests: fill base_clock with base_clock_fake(&fake). */
 struct base_fake_clock {
 	uint64_t boot_ns;

@@ -3,20 +3,33 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <lz4.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
 
-#define SPAN_PAGES (MIG_SPAN_BYTES / MIG_PAGE_BYTES) /* whole words of a bitmap */
+#define SPAN_PAGES   (MIG_SPAN_BYTES / MIG_PAGE_BYTES) /* whole words of a bitmap */
+#define PACKED_PAGES 64u /* of a compressed chunk: copy and result stay in a processor's cache */
+#define PACKED_BYTES ((size_t)PACKED_PAGES * MIG_PAGE_BYTES)
+
+/* What a channel's thread has for itself. */
+struct lane {
+	struct mig_link *link;
+	struct mig_squeeze squeeze;
+	uint8_t *plain;  /* a copy that no guest changes; NULL: nothing is compressed */
+	uint8_t *packed; /* what became of it */
+};
 
 struct mig_copy {
 	const uint8_t *memory;
 	uint64_t page_count;
 	uint64_t span_count;
 	uint32_t channel_count;
-	struct mig_link *links[MIG_CHANNELS_MAX];
+	struct lane lanes[MIG_CHANNELS_MAX];
 	struct base_pool *pool;
 	struct mig_image *images;
 	uint64_t *generations; /* of each span: the last that was sent; its channel's */
@@ -31,12 +44,26 @@ struct mig_copy {
 	atomic_uint_fast64_t chunks;
 	atomic_uint_fast64_t sent_pages;
 	atomic_uint_fast64_t zero_pages;
+	atomic_uint_fast64_t lz4_pages;
+	atomic_uint_fast64_t lz4_bytes;
 };
+
+static int lane_new(struct lane *lane, struct mig_link *link, enum mig_compress compress)
+{
+	lane->link = link;
+	lane->squeeze = mig_squeeze_begin(compress);
+	if (compress == MIG_COMPRESS_INVALID || compress == MIG_COMPRESS_NEVER)
+		return 0;
+	lane->plain = malloc(PACKED_BYTES);
+	lane->packed = malloc(PACKED_BYTES);
+	return lane->plain == NULL || lane->packed == NULL ? -ENOMEM : 0;
+}
 
 int mig_copy_new(const struct mig_copy_options *options, struct mig_copy **ret_copy,
 		 struct base_error *err)
 {
 	struct mig_copy *copy = calloc(1, sizeof(*copy));
+	int r = 0;
 
 	base_assert(options->channel_count > 0 && options->channel_count <= MIG_CHANNELS_MAX);
 	if (copy == NULL)
@@ -48,11 +75,11 @@ int mig_copy_new(const struct mig_copy_options *options, struct mig_copy **ret_c
 	copy->channel_count = options->channel_count;
 	copy->pool = options->pool;
 	copy->images = options->images;
-	for (uint32_t i = 0; i < options->channel_count; i++)
-		copy->links[i] = options->links[i];
+	for (uint32_t i = 0; i < options->channel_count && r == 0; i++)
+		r = lane_new(&copy->lanes[i], options->links[i], options->compress);
 	copy->generations = calloc(copy->span_count + 1, sizeof(*copy->generations));
-	if (copy->generations == NULL) {
-		free(copy);
+	if (copy->generations == NULL || r < 0) {
+		mig_copy_free(copy);
 		return base_fail(err, -ENOMEM, "migration: copy of %" PRIu64 " pages",
 				 options->page_count);
 	}
@@ -64,6 +91,10 @@ void mig_copy_free(struct mig_copy *copy)
 {
 	if (copy == NULL)
 		return;
+	for (uint32_t i = 0; i < copy->channel_count; i++) {
+		free(copy->lanes[i].plain);
+		free(copy->lanes[i].packed);
+	}
 	free(copy->generations);
 	free(copy);
 }
@@ -76,6 +107,8 @@ struct mig_copy_counts mig_copy_counts(const struct mig_copy *copy)
 		.chunks = atomic_load(&copy->chunks) + of_images,
 		.page_count = atomic_load(&copy->sent_pages),
 		.zero_pages = atomic_load(&copy->zero_pages),
+		.lz4_pages = atomic_load(&copy->lz4_pages),
+		.lz4_bytes = atomic_load(&copy->lz4_bytes),
 	};
 }
 
@@ -91,42 +124,122 @@ static const uint8_t *page_at(const struct mig_copy *copy, uint64_t page)
 	return copy->memory + page * MIG_PAGE_BYTES;
 }
 
-static int send_run(struct mig_copy *copy, struct mig_link *link, uint64_t first, uint32_t count,
-		    bool zero, struct base_error *err)
+static void add(atomic_uint_fast64_t *count, uint64_t more)
 {
-	size_t size_bytes = (size_t)count * MIG_PAGE_BYTES;
-	uint8_t bytes[MIG_CHUNK_BYTES];
-	struct mig_chunk chunk = {
-		.kind = zero ? MIG_CHUNK_ZEROS : MIG_CHUNK_PAGES,
-		.round = copy->round,
-		.first = first,
-		.count = count,
-		.generation = ++copy->generations[first / SPAN_PAGES],
-	};
+	atomic_fetch_add_explicit(count, more, memory_order_relaxed);
+}
+
+/* @chunk, whose stored bytes are at @bytes. */
+static int send_chunk(struct mig_copy *copy, struct lane *lane, struct mig_chunk *chunk,
+		      const uint8_t *bytes, struct base_error *err)
+{
+	uint8_t encoded[MIG_CHUNK_BYTES];
 	int r = 0;
 
-	if (!zero) {
-		chunk.stored_bytes = (uint32_t)size_bytes;
-		chunk.offset_bytes = first * MIG_PAGE_BYTES;
-		chunk.region = MIG_REGION_MEMORY;
-		chunk.crc = base_crc32c(0, page_at(copy, first), size_bytes);
-		r = mig_link_write(link, MIG_REGION_MEMORY, chunk.offset_bytes,
-				   page_at(copy, first), size_bytes, err);
-	}
+	chunk->round = copy->round;
+	chunk->generation = ++copy->generations[chunk->first / SPAN_PAGES];
+	if (chunk->stored_bytes > 0)
+		r = mig_link_write(lane->link, chunk->region, chunk->offset_bytes, bytes,
+				   chunk->stored_bytes, err);
 	if (r < 0)
 		return r;
-	mig_chunk_encode(&chunk, bytes);
-	r = mig_link_send(link, MIG_TYPE_CHUNK, bytes, sizeof(bytes), err);
+	mig_chunk_encode(chunk, encoded);
+	r = mig_link_send(lane->link, MIG_TYPE_CHUNK, encoded, sizeof(encoded), err);
 	if (r < 0)
 		return r;
-	atomic_fetch_add_explicit(&copy->chunks, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(zero ? &copy->zero_pages : &copy->sent_pages, count,
-				  memory_order_relaxed);
+	add(&copy->chunks, 1);
+	add(chunk->kind == MIG_CHUNK_ZEROS ? &copy->zero_pages : &copy->sent_pages, chunk->count);
 	return 0;
 }
 
+static int send_zeros(struct mig_copy *copy, struct lane *lane, uint64_t first, uint32_t count,
+		      struct base_error *err)
+{
+	struct mig_chunk chunk = { .kind = MIG_CHUNK_ZEROS, .first = first, .count = count };
+
+	return send_chunk(copy, lane, &chunk, NULL, err);
+}
+
+/* Pages whose bytes are at @bytes: in memory, or a copy. */
+static int send_raw(struct mig_copy *copy, struct lane *lane, uint64_t first, uint32_t count,
+		    const uint8_t *bytes, struct base_error *err)
+{
+	struct mig_chunk chunk = { .kind = MIG_CHUNK_PAGES,
+				   .first = first,
+				   .count = count,
+				   .stored_bytes = count * MIG_PAGE_BYTES,
+				   .offset_bytes = first * MIG_PAGE_BYTES,
+				   .region = MIG_REGION_MEMORY };
+
+	chunk.crc = base_crc32c(0, bytes, chunk.stored_bytes);
+	return send_chunk(copy, lane, &chunk, bytes, err);
+}
+
+/* At most PACKED_PAGES; raw, if they do not shrink. */
+static int send_packed(struct mig_copy *copy, struct lane *lane, uint64_t first, uint32_t count,
+		       struct base_error *err)
+{
+	uint32_t bytes = count * MIG_PAGE_BYTES;
+	struct mig_chunk chunk = {
+		.kind = MIG_CHUNK_LZ4, .first = first, .count = count, .region = MIG_REGION_BOUNCE
+	};
+	const uint8_t *plain = lane->plain;
+	int r = 0;
+
+	memcpy(lane->plain, page_at(copy, first), bytes);
+#ifdef GODWIT_MUTANT_MIG_STABLE
+	plain = page_at(copy, first);
+#endif
+	r = LZ4_compress_default((const char *)plain, (char *)lane->packed, (int)bytes,
+				 (int)(bytes - bytes / 16));
+	if (r <= 0)
+		return send_raw(copy, lane, first, count, plain, err);
+	chunk.stored_bytes = (uint32_t)r;
+	chunk.crc = base_crc32c(0, plain, bytes);
+	r = send_chunk(copy, lane, &chunk, lane->packed, err);
+	if (r < 0)
+		return r;
+	add(&copy->lz4_pages, count);
+	add(&copy->lz4_bytes, chunk.stored_bytes);
+	return 0;
+}
+
+/* Whether a run shall be compressed, by a page of it. */
+static bool does_pay(const struct mig_copy *copy, struct lane *lane, uint64_t first, uint32_t count)
+{
+	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);
+	int stored = 0;
+
+	memcpy(lane->plain, page_at(copy, first + count / 2), MIG_PAGE_BYTES);
+	stored = LZ4_compress_default((const char *)lane->plain, (char *)lane->packed,
+				      (int)MIG_PAGE_BYTES, (int)MIG_PAGE_BYTES);
+	return mig_squeeze_judge(&lane->squeeze, MIG_PAGE_BYTES,
+				 stored > 0 ? (uint32_t)stored : MIG_PAGE_BYTES,
+				 base_clock_boot_ns(&base_clock_system) - begin_ns);
+}
+
+static int send_pages(struct mig_copy *copy, struct lane *lane, uint64_t first, uint32_t count,
+		      struct base_error *err)
+{
+	uint64_t bytes = (uint64_t)count * MIG_PAGE_BYTES;
+	enum mig_squeeze_step step = mig_squeeze_next(&lane->squeeze, bytes);
+	int r = 0;
+
+	if (step == MIG_SQUEEZE_SAMPLE)
+		step = does_pay(copy, lane, first, count) ? MIG_SQUEEZE_LZ4 : MIG_SQUEEZE_RAW;
+	if (step == MIG_SQUEEZE_RAW)
+		r = send_raw(copy, lane, first, count, page_at(copy, first), err);
+	for (uint32_t at = 0; step == MIG_SQUEEZE_LZ4 && r == 0 && at < count; at += PACKED_PAGES)
+		r = send_packed(copy, lane, first + at,
+				count - at < PACKED_PAGES ? count - at : PACKED_PAGES, err);
+	if (r == 0 && mig_squeeze_sent(&lane->squeeze, bytes))
+		mig_squeeze_end(&lane->squeeze, base_clock_boot_ns(&base_clock_system),
+				base_thread_cpu_ns());
+	return r;
+}
+
 /* Runs of dirty pages that are all zero or all not. */
-static int send_span(struct mig_copy *copy, struct mig_link *link, uint64_t span,
+static int send_span(struct mig_copy *copy, struct lane *lane, uint64_t span,
 		     struct base_error *err)
 {
 	uint64_t page = span * SPAN_PAGES;
@@ -146,7 +259,8 @@ static int send_span(struct mig_copy *copy, struct mig_link *link, uint64_t span
 			page++;
 		} while (page < end && is_dirty(copy, page) &&
 			 base_is_zero(page_at(copy, page), MIG_PAGE_BYTES) == zero);
-		r = send_run(copy, link, first, (uint32_t)(page - first), zero, err);
+		r = zero ? send_zeros(copy, lane, first, (uint32_t)(page - first), err)
+			 : send_pages(copy, lane, first, (uint32_t)(page - first), err);
 		if (r < 0)
 			return r;
 	}
@@ -170,20 +284,22 @@ static int channel_round(void *context, uint64_t index, struct base_error *err)
 {
 	struct mig_copy *copy = context;
 	uint32_t channel = (uint32_t)index;
-	struct mig_link *link = copy->links[channel];
+	struct lane *lane = &copy->lanes[channel];
 	uint8_t barrier[8] = { 0 };
 	uint64_t span = next_span(copy, channel, 0, true);
 	int r = 0;
 
+	mig_squeeze_start(&lane->squeeze, base_clock_boot_ns(&base_clock_system),
+			  base_thread_cpu_ns());
 	while (r == 0 && span < copy->span_count && !atomic_load(&copy->stop)) {
-		r = send_span(copy, link, span, err);
+		r = send_span(copy, lane, span, err);
 		span = next_span(copy, channel, span, false);
 	}
 	if (r == 0 && copy->images != NULL)
-		r = mig_image_send(copy->images, channel + 1, link, &copy->stop, err);
+		r = mig_image_send(copy->images, channel + 1, lane->link, &copy->stop, err);
 	base_put_le32(barrier, copy->round);
 	if (r == 0 && !atomic_load(&copy->stop))
-		r = mig_link_send(link, MIG_TYPE_BARRIER, barrier, sizeof(barrier), err);
+		r = mig_link_send(lane->link, MIG_TYPE_BARRIER, barrier, sizeof(barrier), err);
 	if (r < 0)
 		atomic_store(&copy->stop, true);
 	return r;

@@ -17,6 +17,7 @@
 #include "migrate/mig_image.h"
 #include "migrate/mig_intake.h"
 #include "migrate/mig_link.h"
+#include "migrate/mig_squeeze.h"
 
 struct mig_copy;
 
@@ -27,13 +28,16 @@ struct mig_copy_options {
 	uint32_t channel_count;
 	struct base_pool
 		*pool; /* borrowed; idle during a round, channel_count - 1 threads or more */
-	struct mig_image *images; /* borrowed; sent behind memory in each round; NULL: none */
+	enum mig_compress compress; /* other than never: the destination has MIG_CAN_LZ4 */
+	struct mig_image *images;   /* borrowed; sent behind memory in each round; NULL: none */
 };
 
 struct mig_copy_counts {
-	uint64_t chunks; /* those of images too */
-	uint64_t page_count;
+	uint64_t chunks;     /* those of images too */
+	uint64_t page_count; /* other than zero, compressed ones too */
 	uint64_t zero_pages;
+	uint64_t lz4_pages;
+	uint64_t lz4_bytes; /* what they became */
 };
 
 /* -ENOMEM. */

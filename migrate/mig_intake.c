@@ -16,7 +16,6 @@
 
 struct channel {
 	uint8_t *bounce;
-	uint8_t *plain; /* a span, before it goes where a guest's or a disk's bytes are */
 	bool at_barrier;
 };
 
@@ -85,8 +84,7 @@ static int channels_new(struct mig_intake *intake, uint32_t count)
 	intake->channel_count = count;
 	for (uint32_t i = 1; i <= count; i++) {
 		intake->channels[i].bounce = aligned_alloc(BOUNCE_ALIGN, MIG_BOUNCE_BYTES);
-		intake->channels[i].plain = malloc(MIG_SPAN_BYTES);
-		if (intake->channels[i].bounce == NULL || intake->channels[i].plain == NULL)
+		if (intake->channels[i].bounce == NULL)
 			return -ENOMEM;
 	}
 	return 0;
@@ -122,7 +120,6 @@ void mig_intake_free(struct mig_intake *intake)
 		return;
 	for (uint32_t i = 1; i <= intake->channel_count; i++) {
 		free(intake->channels[i].bounce);
-		free(intake->channels[i].plain);
 	}
 	free(intake->objects);
 	free(intake->first_spans);
@@ -279,26 +276,26 @@ static int in_bounce(const struct mig_chunk *chunk, struct base_error *err)
 	return 0;
 }
 
-/* Compressed bytes are the sender's own copy: their checksum never fails by a guest's doing. */
+/* Compressed bytes are the sender's own copy: their checksum never fails by a guest's doing.
+ * They unpack to their place, where nothing looks before all is verified. */
 static int take_compressed(struct mig_intake *intake, struct channel *channel,
 			   const struct mig_chunk *chunk, struct base_error *err)
 {
 	uint32_t bytes = chunk->count * MIG_PAGE_BYTES;
+	uint8_t *to = intake->memory + chunk->first * MIG_PAGE_BYTES;
 	int r = in_bounce(chunk, err);
 
 	if (r < 0)
 		return r;
-	if (LZ4_decompress_safe((const char *)channel->bounce + chunk->offset_bytes,
-				(char *)channel->plain, (int)chunk->stored_bytes,
-				(int)bytes) != (int)bytes ||
-	    base_crc32c(0, channel->plain, bytes) != chunk->crc)
+	for (uint32_t i = 0; i < chunk->count; i++)
+		touch(intake, chunk->first + i);
+	if (LZ4_decompress_safe((const char *)channel->bounce + chunk->offset_bytes, (char *)to,
+				(int)chunk->stored_bytes, (int)bytes) != (int)bytes ||
+	    base_crc32c(0, to, bytes) != chunk->crc)
 		return base_fail(err, -EBADMSG,
 				 "migration chunk: pages from %" PRIu64
 				 ": compressed bytes are damaged",
 				 chunk->first);
-	for (uint32_t i = 0; i < chunk->count; i++)
-		touch(intake, chunk->first + i);
-	memcpy(intake->memory + chunk->first * MIG_PAGE_BYTES, channel->plain, bytes);
 	atomic_fetch_add(&intake->page_count, chunk->count);
 	return 0;
 }

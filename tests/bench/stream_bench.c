@@ -3,15 +3,19 @@
  * Memory to memory over loopback TCP through migrate's copy, channels and intake, against a bare
  * loop: send and receive of as many bytes over as many streams with a CRC-32C at both ends.
  *
- *   stream_bench [--quick]
+ *   stream_bench [--quick] [--compression]
  *
  * Both begin with touched huge-page memory and end in untouched, so that populating it counts, and
- * both ends are threads of this process.  Runs that are compared take turns.
+ * both ends are threads of this process.  Runs that are compared take turns.  Then (with
+ * --compression only that) with compression as it decides for itself against none, on loopback and
+ * on 1 Gbit/s, which is a token bucket on the loopback of a network namespace of this process's own
+ * (root).
  */
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +45,7 @@ static const char *const content_names[CONTENTS] = { "random", "text", "zeros", 
 
 struct bench {
 	struct hv_memory *source;
+	enum mig_compress compress; /* of ours */
 	uint64_t size_bytes;
 	uint32_t runs;
 	uint64_t *dirty;
@@ -50,6 +55,7 @@ struct bench {
 struct cost {
 	double seconds;
 	double cpu_seconds;
+	double compressed; /* share of pages */
 };
 
 struct stream {
@@ -233,7 +239,7 @@ static void links_new(struct stream *stream)
 			  mig_intake_bounce(stream->intake, stream->index + 1), MIG_BOUNCE_BYTES);
 }
 
-static void move_run(const struct bench *bench, struct stream *streams, uint32_t count)
+static double move_run(const struct bench *bench, struct stream *streams, uint32_t count)
 {
 	struct mig_object object = { .unit_count = bench->size_bytes / MIG_PAGE_BYTES };
 	struct mig_intake_options intake_options = { .memory = streams[0].to,
@@ -244,9 +250,11 @@ static void move_run(const struct bench *bench, struct stream *streams, uint32_t
 	struct mig_copy_options options = { .memory = streams[0].from,
 					    .page_count = object.unit_count,
 					    .links = links,
-					    .channel_count = count };
+					    .channel_count = count,
+					    .compress = bench->compress };
 	struct mig_intake *intake = NULL;
 	struct mig_copy *copy = NULL;
+	struct mig_copy_counts counts;
 	struct base_error err = { .code = 0 };
 
 	bench_need(mig_intake_new(&intake_options, &intake, &err), &err);
@@ -268,9 +276,11 @@ static void move_run(const struct bench *bench, struct stream *streams, uint32_t
 	}
 	if (!mig_intake_is_whole(intake))
 		base_bug("move: not whole");
+	counts = mig_copy_counts(copy);
 	mig_copy_free(copy);
 	base_pool_free(options.pool);
 	mig_intake_free(intake);
+	return (double)counts.lz4_pages / (double)object.unit_count;
 }
 
 /* @block_bytes 0: ours. */
@@ -297,7 +307,7 @@ static struct cost run(const struct bench *bench, uint32_t count, uint64_t block
 	if (block_bytes > 0)
 		bare_run(streams, count);
 	else
-		move_run(bench, streams, count);
+		cost.compressed = move_run(bench, streams, count);
 	cost.seconds = (double)(bench_now_ns() - begin_ns) / 1e9;
 	cost.cpu_seconds += cpu_seconds();
 	for (uint32_t i = 0; i < count; i++) {
@@ -343,6 +353,70 @@ static void compare(const struct bench *bench, enum content content, uint32_t co
 		  content == RANDOM ? "goal >= 0.75" : "");
 }
 
+/* With and without compression, in turns. */
+static void compare_compression(struct bench *bench, enum content content, uint32_t count,
+				const char *link)
+{
+	struct bench_series times[2] = { { .count = 0 } };
+	struct bench_series cpus[2] = { { .count = 0 } };
+	struct bench_series ratios = { .count = 0 };
+	struct bench_series cpu_ratios = { .count = 0 };
+	struct bench_series shares = { .count = 0 };
+
+	for (uint32_t i = 0; i < bench->runs; i++) {
+		struct cost costs[2];
+
+		for (uint32_t turn = 0; turn < 2; turn++) {
+			uint32_t which = (i + turn) % 2;
+
+			bench->compress = which == 0 ? MIG_COMPRESS_NEVER : MIG_COMPRESS_AUTO;
+			costs[which] = run(bench, count, 0);
+			bench_add(&times[which], costs[which].seconds);
+			bench_add(&cpus[which], costs[which].cpu_seconds);
+		}
+		bench_add(&shares, costs[1].compressed * 100);
+		bench_add(&ratios, costs[1].seconds / costs[0].seconds);
+		bench_add(&cpu_ratios, costs[1].cpu_seconds / costs[0].cpu_seconds);
+	}
+	bench->compress = MIG_COMPRESS_NEVER;
+	bench_title("compression: %s, %" PRIu64 " MiB, %" PRIu32 " channels, %s",
+		    content_names[content], bench->size_bytes >> 20, count, link);
+	bench_row("  without", &times[0], "s", "%.2f s of processors", bench_median(&cpus[0]));
+	bench_row("  decided by chunk", &times[1], "s", "%.2f s of processors",
+		  bench_median(&cpus[1]));
+	bench_row("  pages compressed", &shares, "%", "%s", "");
+	bench_row("  time, with by without", &ratios, "", "%s",
+		  content == TEXT && link[0] == '1' ? "goal <= 0.65" : "goal <= 1.01");
+	bench_row("  processor time, with by without", &cpu_ratios, "", "%s",
+		  link[0] == '1' ? "" : "goal <= 1.03");
+}
+
+static void compare_compressions(struct bench *bench, const char *link)
+{
+	for (int content = RANDOM; content <= TEXT; content++) {
+		fill(bench, (enum content)content);
+		for (uint32_t count = 1; count <= STREAMS_MAX; count *= 4)
+			compare_compression(bench, (enum content)content, count, link);
+	}
+}
+
+static void compare_all(const struct bench *bench)
+{
+	for (int content = 0; content < CONTENTS; content++) {
+		fill(bench, (enum content)content);
+		for (uint32_t count = 1; count <= STREAMS_MAX; count *= 2)
+			compare(bench, (enum content)content, count);
+	}
+}
+
+/* A network namespace of this process's own, whose loopback carries 1 Gbit/s. */
+static bool cap_link(void)
+{
+	return unshare(CLONE_NEWNET) == 0 &&
+	       system("ip link set lo mtu 1500 up && "
+		      "tc qdisc add dev lo root tbf rate 1gbit burst 256k latency 20ms") == 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct bench bench = { .size_bytes = 1ULL << 30, .runs = 9 };
@@ -356,11 +430,13 @@ int main(int argc, char **argv)
 	bench.dirty = malloc(bench.size_bytes / MIG_PAGE_BYTES / 8);
 	if (bench.dirty == NULL)
 		return 1;
-	for (int content = 0; content < CONTENTS; content++) {
-		fill(&bench, (enum content)content);
-		for (uint32_t count = 1; count <= STREAMS_MAX; count *= 2)
-			compare(&bench, (enum content)content, count);
-	}
+	if (!bench_has_word(argc, argv, "--compression"))
+		compare_all(&bench);
+	compare_compressions(&bench, "loopback");
+	if (cap_link())
+		compare_compressions(&bench, "1 Gbit/s");
+	else
+		(void)puts("SKIP 1 Gbit/s: no network namespace with tbf (root)");
 	free(bench.dirty);
 	hv_memory_free(bench.source);
 	return 0;

@@ -44,14 +44,15 @@ static struct mig_copy *copy;
 static struct base_pool *pool;
 static struct base_error err;
 
+static struct mig_copy_options copy_options = { .page_count = PAGES,
+						.links = from_links,
+						.channel_count = CHANNELS };
+
 static void setup(void)
 {
 	struct mig_intake_options intake_options = { .objects = objects,
 						     .object_count = 1,
 						     .channel_count = CHANNELS };
-	struct mig_copy_options copy_options = { .page_count = PAGES,
-						 .links = from_links,
-						 .channel_count = CHANNELS };
 
 	from_memory = calloc(PAGES, MIG_PAGE_BYTES);
 	to_memory = calloc(PAGES, MIG_PAGE_BYTES);
@@ -70,6 +71,8 @@ static void setup(void)
 		cr_assert_eq(mig_link_new(&options, &to_links[i], &err), 0);
 		mig_link_register(to_links[i], MIG_REGION_MEMORY, to_memory,
 				  (uint64_t)PAGES * MIG_PAGE_BYTES);
+		mig_link_register(to_links[i], MIG_REGION_BOUNCE, mig_intake_bounce(intake, i + 1),
+				  MIG_BOUNCE_BYTES);
 		receivers[i] = (struct receiver){ .channel = i + 1 };
 	}
 	cr_assert_eq(base_pool_new(CHANNELS, "mover", &pool, &err), 0);
@@ -93,6 +96,13 @@ static void teardown(void)
 }
 
 TestSuite(mig_stream, .init = setup, .fini = teardown, .timeout = 240);
+
+static void compress_all(void)
+{
+	mig_copy_free(copy);
+	copy_options.compress = MIG_COMPRESS_ALWAYS;
+	cr_assert_eq(mig_copy_new(&copy_options, &copy, &err), 0);
+}
 
 /* Until the barrier of the round, or an error. */
 static void *receive(void *context)
@@ -196,6 +206,32 @@ Test(mig_stream, a_guest_that_stands_still)
 	expect_same();
 }
 
+/* Whatever shrinks is compressed; what does not goes as it is. */
+Test(mig_stream, compressed)
+{
+	struct mig_copy_counts counts;
+	uint32_t random = 1;
+
+	compress_all();
+	fill();
+	for (uint64_t at = 0; at < 300ULL * MIG_PAGE_BYTES; at++) {
+		random = random * 1664525u + 1013904223u;
+		from_memory[at] = (uint8_t)(random >> 24);
+	}
+	take_harvest();
+	for (uint64_t page = 0; page < 300; page++)
+		harvest[page / 64] |= 1ULL << page % 64;
+	cr_assert_eq(send_round(0, false), 0);
+	counts = mig_copy_counts(copy);
+	cr_assert_eq(counts.page_count, mig_intake_counts(intake).page_count);
+	cr_assert_eq(counts.lz4_pages, counts.page_count - 300);
+	cr_assert_lt(counts.lz4_bytes, counts.lz4_pages * MIG_PAGE_BYTES / 50);
+	expect_same();
+	take_harvest();
+	cr_assert_eq(send_round(1, true), 0);
+	cr_assert(mig_intake_is_whole(intake));
+}
+
 #if !defined(__SANITIZE_THREAD__) /* a guest's writes race with the sender by design */
 static atomic_bool stop;
 
@@ -211,8 +247,7 @@ static void *guest(void *context)
 	return NULL;
 }
 
-/* Pages change under the sender; one channel is late in each round; the end is the same. */
-Test(mig_stream, a_guest_that_writes_meanwhile)
+static void writes_meanwhile(void)
 {
 	uint32_t forgiven = 0;
 	pthread_t thread;
@@ -235,6 +270,20 @@ Test(mig_stream, a_guest_that_writes_meanwhile)
 	cr_assert_eq(send_round(ROUNDS, true), 0);
 	expect_same();
 	cr_log_info("%u chunks changed under the sender", forgiven);
+}
+
+/* Pages change under the sender; one channel is late in each round; the end is the same. */
+Test(mig_stream, a_guest_that_writes_meanwhile)
+{
+	writes_meanwhile();
+}
+
+/* What is compressed is a copy: no checksum of it ever fails. */
+Test(mig_stream, a_guest_that_writes_what_is_compressed)
+{
+	compress_all();
+	writes_meanwhile();
+	cr_assert_gt(mig_copy_counts(copy).lz4_pages, 0);
 }
 #endif
 
