@@ -91,6 +91,15 @@ check state-dir-missing 1 "key 'state-dir': value '$tmp/work/none'" \
 	--kernel "$tmp/work/garbage" --state-dir "$tmp/work/none"
 check state-dir-file 1 "key 'state-dir': value '$tmp/work/empty'" \
 	--kernel "$tmp/work/garbage" --state-dir "$tmp/work/empty"
+check incoming-name 2 "key 'incoming': value 'localhost:7011': expected ADDRESS:PORT in numbers" \
+	--state-dir "$tmp/work" --incoming localhost:7011
+check incoming-without-records 2 "key 'incoming': expected key 'state-dir' with it" --incoming 127.0.0.1:7011
+check incoming-no-such-address 1 "key 'incoming': listen on 192.0.2.1:7011" \
+	--state-dir "$tmp/work" --incoming 192.0.2.1:7011 --memory 64M --control "$tmp/run/ctl" --kvm-fd 9 9< /dev/null
+printf 'no record' > "$tmp/work/vm.promise"
+check start-with-a-bad-record 1 "vm.promise" --state-dir "$tmp/work" --kernel "$tmp/work/garbage" \
+	--memory 64M --control "$tmp/run/ctl" --kvm-fd 9 9< /dev/null
+rm "$tmp/work/vm.promise"
 check memory-more-than-host 1 "memory" --kernel "$tmp/work/garbage" --memory 32T \
 	--control "$tmp/run/ctl" --console "file:$tmp/run/con"
 check kvm-fd-not-open 1 "descriptor 900" --kernel "$tmp/work/garbage" --kvm-fd 900

@@ -26,5 +26,5 @@ if [[ -z ${LAB_REFERENCE:-} && ! -x $GODWIT_VM ]]; then
 	echo "skipped: no godwit-vm at '$GODWIT_VM' (GODWIT_VM or an argument)"
 	exit 77
 fi
-exec "$LAB" run --mem 1536 --smp 1 --lans 0 --module kvm_amd --module tun --module bridge --module veth --module sch_tbf --timeout 900 \
+exec "$LAB" run --mem 1536 --smp 1 --lans 0 --module kvm_amd --module tun --module bridge --module veth --module sch_tbf --timeout 1700 \
 	--env GODWIT_VM --env TEST_GUEST --env TEST_PROGRAMS --env LAB_REFERENCE -- "$LAB_TESTS/worker_node.sh" "${checks[@]}"
