@@ -409,6 +409,8 @@ void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report
 
 		report.page_count = counts.page_count;
 		report.zero_pages = counts.zero_pages;
+		report.lz4_pages = counts.lz4_pages;
+		report.lz4_bytes = counts.lz4_bytes;
 		report.chunks = counts.chunks;
 	}
 	*ret_report = report;

@@ -12,6 +12,7 @@
 #define MIGRATE_MIG_OUT_H
 
 #include "migrate/mig_pace.h"
+#include "migrate/mig_squeeze.h"
 #include "migrate/mig_vm.h"
 
 struct mig_out;
@@ -29,6 +30,7 @@ struct mig_out_options {
 	uint32_t timeout_ms;    /* nothing heard for so long: the connection is lost; 0: 10000 */
 	uint32_t retry_ms;      /* between questions to the arbiter; 0: 1000 */
 	struct mig_pace_options pace;
+	enum mig_compress compress; /* never where the destination cannot */
 };
 
 enum mig_out_end {

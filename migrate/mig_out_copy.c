@@ -394,6 +394,8 @@ static int make_copy(struct mig_out *out, struct base_error *err)
 		return r;
 	options.pool = out->pool;
 	options.images = out->image;
+	if ((out->opened.capabilities & MIG_CAN_LZ4) != 0)
+		options.compress = out->options.compress;
 	r = mig_copy_new(&options, &copy, err);
 	if (r < 0)
 		return r;

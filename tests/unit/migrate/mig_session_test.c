@@ -136,6 +136,19 @@ Test(mig_session, moves_on_sixteen_channels)
 	expect_moved(mig_rig_finish(&rig));
 }
 
+Test(mig_session, moves_compressed)
+{
+	struct mig_out_report report;
+
+	rig.out_options.compress = MIG_COMPRESS_ALWAYS;
+	mig_rig_begin(&rig);
+	expect_moved(mig_rig_finish(&rig));
+	mig_out_report(rig.out, &report);
+	cr_assert_gt(report.lz4_pages, 0);
+	cr_assert_leq(report.lz4_pages, report.page_count);
+	cr_assert_lt(report.lz4_bytes, report.lz4_pages * MIG_PAGE_BYTES);
+}
+
 #if !defined(__SANITIZE_THREAD__) /* a guest's writes race with the sender by design */
 Test(mig_session, moves_a_guest_that_writes)
 {
