@@ -20,6 +20,20 @@ static int change(struct mig_keep *keep, struct mig_wish *wish, struct mig_recor
 	return code < 0 ? code : 0;
 }
 
+int mig_register_may_begin(const struct mig_keep *keep, uint64_t epoch, struct base_error *err)
+{
+	const struct mig_wish wish = { .whose = keep->whose, .epoch = epoch };
+	struct mig_record now = { 0 };
+	struct mig_record next = { 0 };
+	int code =
+		mig_records_find(keep->records, MIG_RECORD_REGISTER, keep->whose.name, &now, err);
+
+	if (code < 0)
+		return code;
+	code = mig_step_begin(code > 0 ? &now : NULL, &wish, &next, err);
+	return code < 0 ? code : mig_record_check(&next, err);
+}
+
 int mig_register_begin(struct mig_keep *keep, uint64_t epoch, struct base_error *err)
 {
 	struct mig_wish wish = { .kind = MIG_RECORD_REGISTER,

@@ -70,6 +70,7 @@ BASE_MUST_CHECK int mig_keep_init(struct mig_keep *keep, struct mig_records *rec
 /*
  * The destination's register.
  *
+ * may_begin: begin's answer before there is anything, for the findings; writes nothing.
  * begin: all is here, the register is (@epoch, source).  -ESTALE a register of a later life of the
  * VM is here; -EPROTO this migration has got further; -EINVAL.
  * ask, read: as mig_arbiter; -ENOENT, -ESTALE the record is gone or another migration's; -EPROTO
@@ -80,6 +81,8 @@ BASE_MUST_CHECK int mig_keep_init(struct mig_keep *keep, struct mig_records *rec
  * runs: it does.  leave: nothing of it stays here; without a record there is nothing to do.
  * -EPROTO it is ours.
  */
+BASE_MUST_CHECK int mig_register_may_begin(const struct mig_keep *keep, uint64_t epoch,
+					   struct base_error *err);
 BASE_MUST_CHECK int mig_register_begin(struct mig_keep *keep, uint64_t epoch,
 				       struct base_error *err);
 BASE_MUST_CHECK int mig_register_ask(struct mig_keep *keep, uint64_t epoch, enum mig_side owner,

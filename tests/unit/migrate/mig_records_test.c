@@ -70,7 +70,10 @@ Test(mig_records, swap_refuses, .init = begin, .fini = end)
 	cr_assert_eq(mig_register_read(&other, &now, &err), -ESTALE);
 	expect(MIG_HELD_ALL_HERE, 7, MIG_SOURCE);
 	cr_assert_eq(mig_register_begin(&keep, 0, &err), -EPROTO);
+	cr_assert_eq(mig_register_may_begin(&keep, 0, &err), -EPROTO);
 	wipe();
+	cr_assert_eq(mig_register_may_begin(&keep, 0, &err), -EINVAL);
+	cr_assert_eq(mig_register_may_begin(&keep, 7, &err), 0);
 	cr_assert_eq(mig_register_begin(&keep, 0, &err), -EINVAL);
 	cr_assert_eq(mig_register_begin(&keep, MIG_EPOCH_MAX + 1, &err), -EINVAL);
 }
@@ -143,7 +146,9 @@ Test(mig_records, begin_beside_an_older_record, .init = begin, .fini = end)
 
 			left_behind(id_one, rows[i].peer, rows[i].state, rows[i].from_epoch,
 				    rows[i].epoch, rows[i].owner);
-			code = mig_register_begin(&keep, epoch, &err);
+			code = mig_register_may_begin(&keep, epoch, &err);
+			expect(rows[i].state, rows[i].epoch, rows[i].owner);
+			cr_assert_eq(mig_register_begin(&keep, epoch, &err), code);
 			cr_assert_eq(code, epoch < rows[i].least ? -ESTALE : 0,
 				     "row %zu epoch %d: %d", i, (int)epoch, code);
 			if (code < 0)
@@ -286,6 +291,7 @@ static void expect_damage(void)
 	cr_assert_eq(mig_records_load(records, MIG_RECORD_REGISTER, "web", &record, &err),
 		     -EBADMSG);
 	cr_assert_not_null(strstr(err.text, "'web.register': "), "%s", err.text);
+	cr_assert_eq(mig_register_may_begin(&keep, 100, &err), -EBADMSG);
 	cr_assert_eq(mig_register_begin(&keep, 100, &err), -EBADMSG);
 	cr_assert_eq(mig_register_ask(&keep, 7, MIG_SOURCE, &now, &err), -EBADMSG);
 	cr_assert_eq(mig_register_read(&keep, &now, &err), -EBADMSG);
