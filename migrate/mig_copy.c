@@ -114,6 +114,22 @@ struct mig_copy_counts mig_copy_counts(const struct mig_copy *copy)
 
 /* --- one span --- */
 
+/* The first dirty page from @page on and before @end; @end: none.  A word at a time, as most of a
+ * large VM's last bitmap is empty. */
+static uint64_t next_dirty(const struct mig_copy *copy, uint64_t page, uint64_t end)
+{
+	while (page < end) {
+		uint64_t word = copy->dirty[page / 64] >> page % 64;
+
+		if (word != 0) {
+			page += (uint64_t)__builtin_ctzll(word);
+			return page < end ? page : end;
+		}
+		page = (page / 64 + 1) * 64;
+	}
+	return end;
+}
+
 static bool is_dirty(const struct mig_copy *copy, uint64_t page)
 {
 	return (copy->dirty[page / 64] & 1ULL << page % 64) != 0;
@@ -134,17 +150,17 @@ static int send_chunk(struct mig_copy *copy, struct lane *lane, struct mig_chunk
 		      const uint8_t *bytes, struct base_error *err)
 {
 	uint8_t encoded[MIG_CHUNK_BYTES];
+	const struct mig_post post = { .region = chunk->region,
+				       .size_bytes = chunk->stored_bytes,
+				       .offset_bytes = chunk->offset_bytes,
+				       .from = bytes,
+				       .chunk = encoded };
 	int r = 0;
 
 	chunk->round = copy->round;
 	chunk->generation = ++copy->generations[chunk->first / SPAN_PAGES];
-	if (chunk->stored_bytes > 0)
-		r = mig_link_write(lane->link, chunk->region, chunk->offset_bytes, bytes,
-				   chunk->stored_bytes, err);
-	if (r < 0)
-		return r;
 	mig_chunk_encode(chunk, encoded);
-	r = mig_link_send(lane->link, MIG_TYPE_CHUNK, encoded, sizeof(encoded), err);
+	r = mig_link_post(lane->link, &post, err);
 	if (r < 0)
 		return r;
 	add(&copy->chunks, 1);
@@ -245,15 +261,11 @@ static int send_span(struct mig_copy *copy, struct lane *lane, uint64_t span,
 	uint64_t page = span * SPAN_PAGES;
 	uint64_t end = page + SPAN_PAGES < copy->page_count ? page + SPAN_PAGES : copy->page_count;
 
-	while (page < end) {
+	for (page = next_dirty(copy, page, end); page < end; page = next_dirty(copy, page, end)) {
 		uint64_t first = page;
 		bool zero = false;
 		int r = 0;
 
-		if (!is_dirty(copy, page)) {
-			page++;
-			continue;
-		}
 		zero = base_is_zero(page_at(copy, first), MIG_PAGE_BYTES);
 		do {
 			page++;

@@ -231,16 +231,22 @@ static int failed(struct mig_intake *intake, const struct mig_chunk *chunk, stru
 	return 0;
 }
 
-/* Pages are touched by one channel each; words are shared. */
-static void touch(struct mig_intake *intake, uint64_t page)
+/* The bits of word @page / 64 that pages from @page on and before @end have. */
+static uint64_t word_mask(uint64_t page, uint64_t end)
 {
-	(void)__atomic_fetch_or(&intake->touched[page / 64], 1ULL << page % 64, __ATOMIC_RELAXED);
+	uint64_t left = end - page / 64 * 64;
+
+	return (left < 64 ? (1ULL << left) - 1 : UINT64_MAX) & UINT64_MAX << page % 64;
 }
 
-static bool is_touched(const struct mig_intake *intake, uint64_t page)
+/* Pages are touched by one channel each; words are shared. */
+static void touch(struct mig_intake *intake, const struct mig_chunk *chunk)
 {
-	return (__atomic_load_n(&intake->touched[page / 64], __ATOMIC_RELAXED) &
-		1ULL << page % 64) != 0;
+	uint64_t end = chunk->first + chunk->count;
+
+	for (uint64_t page = chunk->first; page < end; page = (page / 64 + 1) * 64)
+		(void)__atomic_fetch_or(&intake->touched[page / 64], word_mask(page, end),
+					__ATOMIC_RELAXED);
 }
 
 static int take_pages(struct mig_intake *intake, const struct mig_chunk *chunk,
@@ -254,8 +260,7 @@ static int take_pages(struct mig_intake *intake, const struct mig_chunk *chunk,
 				 "migration chunk: pages from %" PRIu64 " at %" PRIu64
 				 " of region %" PRIu32 ", expected at their place",
 				 chunk->first, chunk->offset_bytes, chunk->region);
-	for (uint32_t i = 0; i < chunk->count; i++)
-		touch(intake, chunk->first + i);
+	touch(intake, chunk);
 	atomic_fetch_add(&intake->page_count, chunk->count);
 	crc = base_crc32c(0, intake->memory + chunk->offset_bytes,
 			  (size_t)chunk->count * MIG_PAGE_BYTES);
@@ -287,8 +292,7 @@ static int take_compressed(struct mig_intake *intake, struct channel *channel,
 
 	if (r < 0)
 		return r;
-	for (uint32_t i = 0; i < chunk->count; i++)
-		touch(intake, chunk->first + i);
+	touch(intake, chunk);
 	if (LZ4_decompress_safe((const char *)channel->bounce + chunk->offset_bytes, (char *)to,
 				(int)chunk->stored_bytes, (int)bytes) != (int)bytes ||
 	    base_crc32c(0, to, bytes) != chunk->crc)
@@ -303,9 +307,17 @@ static int take_compressed(struct mig_intake *intake, struct channel *channel,
 /* Memory that nobody wrote reads zero, and stays without pages of the host. */
 static int take_zeros(struct mig_intake *intake, const struct mig_chunk *chunk)
 {
-	for (uint64_t page = chunk->first; page < chunk->first + chunk->count; page++)
-		if (is_touched(intake, page))
-			memset(intake->memory + page * MIG_PAGE_BYTES, 0, MIG_PAGE_BYTES);
+	uint64_t end = chunk->first + chunk->count;
+
+	for (uint64_t page = chunk->first; page < end; page = (page / 64 + 1) * 64) {
+		uint64_t word = __atomic_load_n(&intake->touched[page / 64], __ATOMIC_RELAXED) &
+				word_mask(page, end);
+
+		for (; word != 0; word &= word - 1)
+			memset(intake->memory + (page / 64 * 64 + (uint64_t)__builtin_ctzll(word)) *
+							MIG_PAGE_BYTES,
+			       0, MIG_PAGE_BYTES);
+	}
 	atomic_fetch_add(&intake->zero_pages, chunk->count);
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -25,6 +26,8 @@ struct mig_link {
 	atomic_uint_fast64_t sent_bytes;
 	atomic_uint_fast64_t received_bytes;
 	atomic_uint_fast64_t written_bytes;
+	uint8_t ahead[MIG_FRAME_BYTES]; /* of the next frame's header: came with a body */
+	size_t ahead_bytes;
 	uint8_t *body; /* MIG_BODY_BYTES_MAX, of the message received last */
 	struct region regions[MIG_REGIONS_MAX];
 };
@@ -196,6 +199,32 @@ int mig_link_send(struct mig_link *link, enum mig_type type, const void *body, u
 	return send_frame(link, &frame, body, 0, err);
 }
 
+int mig_link_post(struct mig_link *link, const struct mig_post *post, struct base_error *err)
+{
+	const struct mig_frame write = { .type = MIG_TYPE_WRITE,
+					 .body_bytes = post->size_bytes,
+					 .offset_bytes = post->offset_bytes,
+					 .region = post->region };
+	const struct mig_frame chunk = { .type = MIG_TYPE_CHUNK,
+					 .body_bytes = MIG_CHUNK_BYTES,
+					 .body_crc = base_crc32c(0, post->chunk, MIG_CHUNK_BYTES) };
+	uint8_t headers[2][MIG_FRAME_BYTES];
+	struct iovec parts[4] = {
+		{ .iov_base = headers[0], .iov_len = sizeof(headers[0]) },
+		{ .iov_base = (void *)(uintptr_t)post->from, .iov_len = post->size_bytes },
+		{ .iov_base = headers[1], .iov_len = sizeof(headers[1]) },
+		{ .iov_base = (void *)(uintptr_t)post->chunk, .iov_len = MIG_CHUNK_BYTES },
+	};
+
+	base_assert(link->is_source && !link->is_control);
+	base_assert(post->size_bytes <= MIG_BODY_BYTES_MAX);
+	mig_frame_encode(&chunk, headers[1]);
+	if (post->size_bytes == 0)
+		return send_parts(link, parts + 2, 2, 0, err);
+	mig_frame_encode(&write, headers[0]);
+	return send_parts(link, parts, 4, 0, err);
+}
+
 /* --- receiving --- */
 
 /* Exactly @size_bytes.  @begun: they are the rest of something. */
@@ -222,6 +251,48 @@ static int receive_all(struct mig_link *link, uint8_t *to, uint64_t size_bytes, 
 	return 0;
 }
 
+static int receive_header(struct mig_link *link, uint8_t *ret_header, struct base_error *err)
+{
+	size_t have_bytes = link->ahead_bytes;
+
+	link->ahead_bytes = 0;
+	memcpy(ret_header, link->ahead, have_bytes);
+	return receive_all(link, ret_header + have_bytes, MIG_FRAME_BYTES - have_bytes,
+			   have_bytes > 0, err);
+}
+
+/* Exactly @size_bytes, the rest of a frame, and of the header behind it what has come: halves the
+ * system calls of small chunks.  @followed: something always comes behind, so wait for both. */
+static int receive_body(struct mig_link *link, uint8_t *to, size_t size_bytes, bool followed,
+			struct base_error *err)
+{
+	while (size_bytes > 0) {
+		struct iovec parts[2] = {
+			{ .iov_base = to, .iov_len = size_bytes },
+			{ .iov_base = link->ahead, .iov_len = sizeof(link->ahead) },
+		};
+		struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
+		ssize_t got = recvmsg(link->fd, &message, followed ? MSG_WAITALL : 0);
+		size_t taken = 0;
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0 || atomic_load(&link->cancelled))
+			return link_fail(link, got < 0 ? -errno : 0, "received", err);
+		if (got == 0)
+			return base_fail(
+				err, -ECONNRESET,
+				"migration channel: the other side has ended it in the middle");
+		atomic_fetch_add_explicit(&link->received_bytes, (uint64_t)got,
+					  memory_order_relaxed);
+		taken = (size_t)got < size_bytes ? (size_t)got : size_bytes;
+		link->ahead_bytes = (size_t)got - taken;
+		to += taken;
+		size_bytes -= taken;
+	}
+	return 0;
+}
+
 static int place(struct mig_link *link, const struct mig_frame *frame, struct base_error *err)
 {
 	const struct region *region =
@@ -241,7 +312,7 @@ static int place(struct mig_link *link, const struct mig_frame *frame, struct ba
 				 frame->body_bytes, frame->offset_bytes, frame->region,
 				 region->size_bytes);
 #endif
-	r = receive_all(link, region->memory + frame->offset_bytes, frame->body_bytes, true, err);
+	r = receive_body(link, region->memory + frame->offset_bytes, frame->body_bytes, true, err);
 	if (r == 0)
 		atomic_fetch_add_explicit(&link->written_bytes, frame->body_bytes,
 					  memory_order_relaxed);
@@ -251,7 +322,10 @@ static int place(struct mig_link *link, const struct mig_frame *frame, struct ba
 static int take_message(struct mig_link *link, const struct mig_frame *frame,
 			struct mig_received *ret_received, struct base_error *err)
 {
-	int r = receive_all(link, link->body, frame->body_bytes, true, err);
+	/* Others may be the last that is read here: what follows is for whoever reads then. */
+	int r = frame->type == MIG_TYPE_CHUNK
+			? receive_body(link, link->body, frame->body_bytes, false, err)
+			: receive_all(link, link->body, frame->body_bytes, true, err);
 
 	if (r < 0)
 		return r;
@@ -270,7 +344,7 @@ int mig_link_receive(struct mig_link *link, struct mig_received *ret_received,
 	for (;;) {
 		uint8_t header[MIG_FRAME_BYTES];
 		struct mig_frame frame = { .type = MIG_TYPE_INVALID };
-		int r = receive_all(link, header, sizeof(header), false, err);
+		int r = receive_header(link, header, err);
 
 		if (r == 0)
 			r = mig_frame_decode(header, !link->is_source, link->is_control, &frame,

@@ -64,6 +64,17 @@ void mig_link_register(struct mig_link *link, uint32_t number, uint8_t *memory,
  */
 BASE_MUST_CHECK int mig_link_write(struct mig_link *link, uint32_t region, uint64_t offset_bytes,
 				   const void *from, uint64_t size_bytes, struct base_error *err);
+/* The bytes of a chunk, if it has any, and the CHUNK message behind them. */
+struct mig_post {
+	uint32_t region;
+	uint32_t size_bytes; /* at most MIG_BODY_BYTES_MAX; 0: the message alone */
+	uint64_t offset_bytes;
+	const uint8_t *from;
+	const uint8_t *chunk; /* MIG_CHUNK_BYTES, encoded */
+};
+/* What mig_link_write() and mig_link_send() of a CHUNK do, in one system call. */
+BASE_MUST_CHECK int mig_link_post(struct mig_link *link, const struct mig_post *post,
+				  struct base_error *err);
 /* A message, of a type that this side sends here (base_bug otherwise).  Errors as above. */
 BASE_MUST_CHECK int mig_link_send(struct mig_link *link, enum mig_type type, const void *body,
 				  uint32_t body_bytes, struct base_error *err);

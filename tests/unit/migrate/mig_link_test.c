@@ -89,6 +89,37 @@ Test(mig_link, a_message_comes_after_its_writes)
 	}
 }
 
+/* Chunks with bytes and without, one behind the other: each is whole, and in its place in the row.
+ */
+Test(mig_link, chunks_in_a_row)
+{
+	uint8_t bytes[20][MIG_CHUNK_BYTES];
+	struct mig_received received;
+
+	for (uint8_t i = 0; i < 20; i++) {
+		const struct mig_post post = { .region = 1,
+					       .size_bytes = i % 3 == 0 ? 0 : 300u + i,
+					       .offset_bytes = i * 1000u,
+					       .from = (const uint8_t *)bytes,
+					       .chunk = bytes[i] };
+
+		memset(bytes[i], i + 1, sizeof(bytes[i]));
+		cr_assert_eq(mig_link_post(source, &post, &err), 0, "%s", err.text);
+	}
+	cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), 0);
+	for (uint8_t i = 0; i < 20; i++) {
+		cr_assert_eq(mig_link_receive(destination, &received, &err), 0, "%s", err.text);
+		cr_assert_eq(received.type, MIG_TYPE_CHUNK);
+		cr_assert_eq(memcmp(received.body, bytes[i], MIG_CHUNK_BYTES), 0);
+		cr_assert_eq(memory[i * 1000u], i % 3 == 0 ? 0 : 1);
+		cr_assert_eq(memory[i * 1000u + 300 + i], 0);
+	}
+	cr_assert_eq(mig_link_receive(destination, &received, &err), 0, "%s", err.text);
+	cr_assert_eq(received.type, MIG_TYPE_BARRIER);
+	cr_assert_eq(mig_link_counts(destination).received_bytes,
+		     mig_link_counts(source).sent_bytes);
+}
+
 struct sender {
 	const uint8_t *bytes;
 	uint64_t size_bytes;
