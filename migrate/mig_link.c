@@ -28,7 +28,8 @@ struct mig_link {
 	atomic_uint_fast64_t written_bytes;
 	uint8_t ahead[MIG_FRAME_BYTES]; /* of the next frame's header: came with a body */
 	size_t ahead_bytes;
-	uint8_t *body; /* MIG_BODY_BYTES_MAX, of the message received last */
+	struct mig_rate *rate; /* NULL: as fast as it goes */
+	uint8_t *body;         /* MIG_BODY_BYTES_MAX, of the message received last */
 	struct region regions[MIG_REGIONS_MAX];
 };
 
@@ -158,6 +159,11 @@ static int send_frame(struct mig_link *link, const struct mig_frame *frame, cons
 	return send_parts(link, parts, frame->body_bytes > 0 ? 2 : 1, flags, err);
 }
 
+void mig_link_set_rate(struct mig_link *link, struct mig_rate *rate)
+{
+	link->rate = rate;
+}
+
 int mig_link_write(struct mig_link *link, uint32_t region, uint64_t offset_bytes, const void *from,
 		   uint64_t size_bytes, struct base_error *err)
 {
@@ -171,8 +177,10 @@ int mig_link_write(struct mig_link *link, uint32_t region, uint64_t offset_bytes
 			.offset_bytes = offset_bytes,
 			.region = region,
 		};
-		int r = send_frame(link, &frame, at, MSG_MORE, err);
+		int r = 0;
 
+		mig_rate_wait(link->rate, frame.body_bytes, &link->cancelled);
+		r = send_frame(link, &frame, at, MSG_MORE, err);
 		if (r < 0)
 			return r;
 		at += frame.body_bytes;
@@ -218,6 +226,7 @@ int mig_link_post(struct mig_link *link, const struct mig_post *post, struct bas
 
 	base_assert(link->is_source && !link->is_control);
 	base_assert(post->size_bytes <= MIG_BODY_BYTES_MAX);
+	mig_rate_wait(link->rate, post->size_bytes, &link->cancelled);
 	mig_frame_encode(&chunk, headers[1]);
 	if (post->size_bytes == 0)
 		return send_parts(link, parts + 2, 2, 0, err);

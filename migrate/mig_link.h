@@ -15,6 +15,7 @@
 #ifndef MIGRATE_MIG_LINK_H
 #define MIGRATE_MIG_LINK_H
 
+#include "migrate/mig_rate.h"
 #include "migrate/mig_wire.h"
 
 #define MIG_REGIONS_MAX 4u /* numbers from 1: memory, a bounce region, one to spare */
@@ -75,6 +76,8 @@ struct mig_post {
 /* What mig_link_write() and mig_link_send() of a CHUNK do, in one system call. */
 BASE_MUST_CHECK int mig_link_post(struct mig_link *link, const struct mig_post *post,
 				  struct base_error *err);
+/* Writes from here on wait for @rate (borrowed; NULL: for nobody).  No one is inside. */
+void mig_link_set_rate(struct mig_link *link, struct mig_rate *rate);
 /* A message, of a type that this side sends here (base_bug otherwise).  Errors as above. */
 BASE_MUST_CHECK int mig_link_send(struct mig_link *link, enum mig_type type, const void *body,
 				  uint32_t body_bytes, struct base_error *err);

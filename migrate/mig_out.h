@@ -12,6 +12,7 @@
 #define MIGRATE_MIG_OUT_H
 
 #include "migrate/mig_pace.h"
+#include "migrate/mig_rate.h"
 #include "migrate/mig_squeeze.h"
 #include "migrate/mig_vm.h"
 
@@ -29,6 +30,7 @@ struct mig_out_options {
 	uint32_t channel_count; /* 1 to MIG_CHANNELS_MAX */
 	uint32_t timeout_ms;    /* nothing heard for so long: the connection is lost; 0: 10000 */
 	uint32_t retry_ms;      /* between questions to the arbiter; 0: 1000 */
+	struct mig_rate *rate;  /* borrowed; a cap shared with others, while the VM runs; or NULL */
 	struct mig_pace_options pace;
 	enum mig_compress compress; /* never where the destination cannot */
 };

@@ -85,6 +85,8 @@ static int send_round(struct mig_out *out, uint32_t number, bool last, struct ba
 
 	if (r < 0)
 		return r;
+	for (uint32_t i = 0; i < out->link_count; i++) /* a VM that stands still waits for nobody */
+		mig_link_set_rate(out->links[i], last ? NULL : out->options.rate);
 	return mig_copy_round(out->copy, out->dirty, number, last, err);
 }
 

@@ -8,8 +8,7 @@
 #include "migrate/mig_pace.h"
 
 #include "base/clock.h"
-
-__extension__ typedef unsigned __int128 wide;
+#include "migrate/mig_scale_priv.h"
 
 #define SMALL_ROUND_BYTES   (16ULL << 20) /* fewer: mostly latency */
 #define FUTILE_ROUNDS       3u            /* without gain, where no goal can be met */
@@ -28,17 +27,6 @@ static uint64_t plus(uint64_t a, uint64_t b)
 static uint64_t less(uint64_t a, uint64_t b)
 {
 	return a > b ? a - b : 0;
-}
-
-/* a * b / c, at most UINT64_MAX; also where @c is 0. */
-static uint64_t scale(uint64_t a, uint64_t b, uint64_t c)
-{
-	wide value;
-
-	if (c == 0)
-		return a == 0 || b == 0 ? 0 : UINT64_MAX;
-	value = (wide)a * b / c;
-	return value > UINT64_MAX ? UINT64_MAX : (uint64_t)value;
 }
 
 static uint64_t least(uint64_t a, uint64_t b)
@@ -75,19 +63,19 @@ static void learn_rate(struct mig_pace *pace, uint64_t sent_bytes, uint64_t took
 	if (sent_bytes == 0 || took_ns == 0)
 		return; /* says nothing */
 	if (pace->seen_bytes > keep) {
-		pace->seen_ns = scale(pace->seen_ns, keep, pace->seen_bytes);
+		pace->seen_ns = mig_scale(pace->seen_ns, keep, pace->seen_bytes);
 		pace->seen_bytes = keep;
 	}
 	pace->seen_bytes = plus(pace->seen_bytes, sent_bytes);
 	pace->seen_ns = plus(pace->seen_ns, took_ns);
-	pace->rate_bytes_per_s = scale(pace->seen_bytes, BASE_NS_PER_SECOND, pace->seen_ns);
+	pace->rate_bytes_per_s = mig_scale(pace->seen_bytes, BASE_NS_PER_SECOND, pace->seen_ns);
 	if (pace->rate_bytes_per_s == 0)
 		pace->rate_bytes_per_s = 1;
 }
 
 static uint64_t sending_ns(const struct mig_pace *pace, uint64_t bytes)
 {
-	return scale(bytes, BASE_NS_PER_SECOND, pace->rate_bytes_per_s);
+	return mig_scale(bytes, BASE_NS_PER_SECOND, pace->rate_bytes_per_s);
 }
 
 uint64_t mig_pace_blackout_ns(const struct mig_pace *pace, uint64_t left_bytes)
@@ -172,7 +160,7 @@ static uint64_t bytes_after(const struct mig_pace *pace)
 	if (pace->rounds == 0)
 		return pace->total_bytes / (FIRST_PERCENT / 10);
 	/* left * r + left * r^2 + ..., r = left / last */
-	return scale(pace->left_bytes, pace->left_bytes, pace->last_bytes - pace->left_bytes);
+	return mig_scale(pace->left_bytes, pace->left_bytes, pace->last_bytes - pace->left_bytes);
 }
 
 static uint32_t percent_now(const struct mig_pace *pace, uint64_t now_ns, uint64_t sent_bytes,
@@ -183,7 +171,7 @@ static uint32_t percent_now(const struct mig_pace *pace, uint64_t now_ns, uint64
 	uint64_t whole = plus(done, rest_bytes);
 
 	if (pace->rounds == 0)
-		return (uint32_t)scale(FIRST_PERCENT, sent_bytes, whole == 0 ? 1 : whole);
+		return (uint32_t)mig_scale(FIRST_PERCENT, sent_bytes, whole == 0 ? 1 : whole);
 	if (!diverges(pace)) {
 		whole = plus(whole, bytes_after(pace));
 	} else if (limit_ns != 0) {
@@ -192,7 +180,7 @@ static uint32_t percent_now(const struct mig_pace *pace, uint64_t now_ns, uint64
 	} else {
 		done = 0;
 	}
-	return FIRST_PERCENT + (uint32_t)scale(LATER_PERCENT, done, whole == 0 ? 1 : whole);
+	return FIRST_PERCENT + (uint32_t)mig_scale(LATER_PERCENT, done, whole == 0 ? 1 : whole);
 }
 
 static uint64_t left_now(const struct mig_pace *pace, uint64_t now_ns, uint64_t rest_bytes)

@@ -149,6 +149,20 @@ Test(mig_session, moves_compressed)
 	cr_assert_lt(report.lz4_bytes, report.lz4_pages * MIG_PAGE_BYTES);
 }
 
+/* So slow that it would take days: it is cancelled at once all the same. */
+Test(mig_session, a_cap_does_not_hold_up_a_cancel)
+{
+	struct mig_rate *rate = NULL;
+
+	cr_assert_eq(mig_rate_new(MIG_RATE_MIN_BYTES_PER_S, &rate, &rig.err), 0);
+	mig_rate_wait(rate, 1ULL << 40, &(atomic_bool){ true }); /* somebody else's turn */
+	rig.out_options.rate = rate;
+	mig_rig_begin(&rig);
+	cancel_at = "harvest";
+	expect_stays(mig_rig_finish(&rig), MIG_OUT_CANCELLED, MIG_FAKE_EPOCH);
+	mig_rate_free(rate);
+}
+
 #if !defined(__SANITIZE_THREAD__) /* a guest's writes race with the sender by design */
 Test(mig_session, moves_a_guest_that_writes)
 {

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migrate/mig_rate.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "migrate/mig_scale_priv.h"
+
+#define BURST_NS (BASE_NS_PER_SECOND / 10)
+#define NAP_NS   (20 * BASE_NS_PER_MS) /* how late a stop is seen at most */
+
+struct mig_rate {
+	pthread_mutex_t lock; /* a leaf: the state */
+	struct mig_rate_state state;
+};
+
+uint64_t mig_rate_step(struct mig_rate_state *state, uint64_t now_ns, uint64_t bytes)
+{
+	uint64_t earliest_ns = now_ns > BURST_NS ? now_ns - BURST_NS : 0;
+	uint64_t wait_ns = 0;
+
+	if (state->bytes_per_s == 0)
+		return 0;
+	if (state->free_ns < earliest_ns) /* what was not used is lost, but for a burst */
+		state->free_ns = earliest_ns;
+	wait_ns = state->free_ns > now_ns ? state->free_ns - now_ns : 0;
+	if (__builtin_add_overflow(state->free_ns,
+				   mig_scale(bytes, BASE_NS_PER_SECOND, state->bytes_per_s),
+				   &state->free_ns))
+		state->free_ns = UINT64_MAX;
+	return wait_ns;
+}
+
+static int check(uint64_t bytes_per_s, struct base_error *err)
+{
+	if (bytes_per_s != 0 && bytes_per_s < MIG_RATE_MIN_BYTES_PER_S)
+		return base_fail(err, -EINVAL,
+				 "bandwidth: %" PRIu64
+				 " bytes a second, expected 0 (no limit) or at least %u",
+				 bytes_per_s, MIG_RATE_MIN_BYTES_PER_S);
+	return 0;
+}
+
+int mig_rate_new(uint64_t bytes_per_s, struct mig_rate **ret_rate, struct base_error *err)
+{
+	struct mig_rate *rate = NULL;
+	int r = check(bytes_per_s, err);
+
+	if (r < 0)
+		return r;
+	rate = calloc(1, sizeof(*rate));
+	if (rate == NULL)
+		return base_fail(err, -ENOMEM, "migration: bandwidth");
+	(void)pthread_mutex_init(&rate->lock, NULL); /* cannot fail on Linux */
+	rate->state.bytes_per_s = bytes_per_s;
+	*ret_rate = rate;
+	return 0;
+}
+
+void mig_rate_free(struct mig_rate *rate)
+{
+	if (rate == NULL)
+		return;
+	(void)pthread_mutex_destroy(&rate->lock);
+	free(rate);
+}
+
+/* What was promised under the old cap is forgotten: it may have been very low. */
+int mig_rate_set(struct mig_rate *rate, uint64_t bytes_per_s, struct base_error *err)
+{
+	int r = check(bytes_per_s, err);
+	BASE_LOCKED(&rate->lock);
+
+	if (r == 0)
+		rate->state = (struct mig_rate_state){ .bytes_per_s = bytes_per_s };
+	return r;
+}
+
+void mig_rate_wait(struct mig_rate *rate, uint64_t bytes, const atomic_bool *stop)
+{
+	uint64_t wait_ns = 0;
+
+	if (rate == NULL)
+		return;
+	{
+		BASE_LOCKED(&rate->lock);
+
+		wait_ns =
+			mig_rate_step(&rate->state, base_clock_boot_ns(&base_clock_system), bytes);
+	}
+	while (wait_ns > 0 && !atomic_load(stop)) {
+		uint64_t nap_ns = wait_ns < NAP_NS ? wait_ns : NAP_NS;
+
+		base_sleep_ns(nap_ns);
+		wait_ns -= nap_ns;
+	}
+}
