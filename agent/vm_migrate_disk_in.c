@@ -14,6 +14,7 @@
 #include "hypervisor/disk/disk_next.h"
 
 #define SPAN_SECTORS (MIG_SPAN_BYTES / MIG_SECTOR_BYTES)
+#define FLUSH_EVERY  (64ULL << 20) /* what is left to be flushed while the VM stands still */
 
 /* --- making --- */
 
@@ -85,6 +86,9 @@ static int make(struct vm_migrate_in *in, struct incoming *image, struct mig_fin
 	image->made = code == 0;
 	if (code == 0)
 		code = open_part(in, image, &why);
+	/* Now, because it takes a flush; no write of this activation changes it again. */
+	if (code == 0 && image->is.is_top && image->is.format == DISK_VHDX)
+		code = disk_set_data_id(image->disk, &image->is.data_id, &why);
 	if (code == -ENOMEM)
 		return base_fail(err, code, "%s", why.text);
 	if (code < 0)
@@ -181,6 +185,17 @@ static struct incoming *image_of(struct vm_migrate_in *in, uint16_t object)
 	return &in->images[object - 1];
 }
 
+/* Little by little, on the thread of whose write it is: the others go on. */
+static int flush_at_times(struct incoming *image, uint64_t bytes, struct base_error *err)
+{
+	struct disk_request request = { .op = DISK_FLUSH };
+	uint64_t before = atomic_fetch_add(&image->written_bytes, bytes);
+
+	if (before / FLUSH_EVERY == (before + bytes) / FLUSH_EVERY)
+		return 0;
+	return vm_migrate_do(image->disk, &request, err);
+}
+
 static int op_write(void *context, uint16_t object, uint64_t sector, const uint8_t *bytes,
 		    uint32_t count, struct base_error *err)
 {
@@ -197,10 +212,13 @@ static int op_write(void *context, uint16_t object, uint64_t sector, const uint8
 		.iov_count = 1,
 	};
 
+	int code = 0;
+
 	if (image->there)
 		return 0;
 	atomic_fetch_and(&image->unmapped[span / 64], ~(1ULL << span % 64));
-	return vm_migrate_do(image->disk, &request, err);
+	code = vm_migrate_do(image->disk, &request, err);
+	return code == 0 ? flush_at_times(image, iov.iov_len, err) : code;
 }
 
 static int op_clear(void *context, uint16_t object, uint64_t sector, uint32_t count, bool unmap,
@@ -287,8 +305,6 @@ static int settle(struct vm_migrate_in *in, struct incoming *image, struct base_
 {
 	int code = unmap_blocks(image, err);
 
-	if (code == 0 && image->is.is_top && image->is.format == DISK_VHDX)
-		code = disk_set_data_id(image->disk, &image->is.data_id, err);
 #ifndef GODWIT_MUTANT_MIG_DISK_FLUSH
 	if (code == 0)
 		code = disk_do(image->disk, DISK_FLUSH, 0, NULL, 0, err);

@@ -16,6 +16,7 @@ struct incoming {
 	bool made;         /* under @part */
 	bool named;        /* and now under @name */
 	struct disk *disk; /* active, alone; NULL: closed */
+	_Atomic uint64_t written_bytes;
 	uint64_t word_count;
 	_Atomic uint64_t
 		*unmapped; /* a bit a span: all of it was unmapped, and nothing came since */
