@@ -13,6 +13,7 @@
 #include "base/crc32c.h"
 
 #define SPAN_PAGES   (MIG_SPAN_BYTES / MIG_PAGE_BYTES) /* whole words of a bitmap */
+#define BATCH_BYTES  (256u << 10)                      /* so much does not wait for company */
 #define PACKED_PAGES 64u /* of a compressed chunk: copy and result stay in a processor's cache */
 #define PACKED_BYTES ((size_t)PACKED_PAGES * MIG_PAGE_BYTES)
 
@@ -22,6 +23,13 @@ struct lane {
 	struct mig_squeeze squeeze;
 	uint8_t *plain;  /* a copy that no guest changes; NULL: nothing is compressed */
 	uint8_t *packed; /* what became of it */
+	size_t packed_bytes;
+
+	/* Small chunks wait here for company; their bytes stay where they are until then. */
+	uint32_t post_count;
+	uint32_t post_bytes;
+	struct mig_post posts[MIG_POSTS_MAX];
+	uint8_t chunks[MIG_POSTS_MAX][MIG_CHUNK_BYTES];
 };
 
 struct mig_copy {
@@ -145,27 +153,41 @@ static void add(atomic_uint_fast64_t *count, uint64_t more)
 	atomic_fetch_add_explicit(count, more, memory_order_relaxed);
 }
 
-/* @chunk, whose stored bytes are at @bytes. */
+static void empty(struct lane *lane)
+{
+	lane->post_count = 0;
+	lane->post_bytes = 0;
+	lane->packed_bytes = 0;
+}
+
+static int flush(struct lane *lane, struct base_error *err)
+{
+	uint32_t count = lane->post_count;
+
+	empty(lane);
+	return count > 0 ? mig_link_post(lane->link, lane->posts, count, err) : 0;
+}
+
+/* @chunk, whose stored bytes are at @bytes and stay there until the lane is flushed. */
 static int send_chunk(struct mig_copy *copy, struct lane *lane, struct mig_chunk *chunk,
 		      const uint8_t *bytes, struct base_error *err)
 {
-	uint8_t encoded[MIG_CHUNK_BYTES];
-	const struct mig_post post = { .region = chunk->region,
-				       .size_bytes = chunk->stored_bytes,
-				       .offset_bytes = chunk->offset_bytes,
-				       .from = bytes,
-				       .chunk = encoded };
-	int r = 0;
+	uint8_t *encoded = lane->chunks[lane->post_count];
 
 	chunk->round = copy->round;
 	chunk->generation = ++copy->generations[chunk->first / SPAN_PAGES];
 	mig_chunk_encode(chunk, encoded);
-	r = mig_link_post(lane->link, &post, err);
-	if (r < 0)
-		return r;
+	lane->posts[lane->post_count++] = (struct mig_post){ .region = chunk->region,
+							     .size_bytes = chunk->stored_bytes,
+							     .offset_bytes = chunk->offset_bytes,
+							     .from = bytes,
+							     .chunk = encoded };
+	lane->post_bytes += chunk->stored_bytes;
 	add(&copy->chunks, 1);
 	add(chunk->kind == MIG_CHUNK_ZEROS ? &copy->zero_pages : &copy->sent_pages, chunk->count);
-	return 0;
+	if (lane->post_count < MIG_POSTS_MAX && lane->post_bytes < BATCH_BYTES)
+		return 0;
+	return flush(lane, err);
 }
 
 static int send_zeros(struct mig_copy *copy, struct lane *lane, uint64_t first, uint32_t count,
@@ -200,19 +222,28 @@ static int send_packed(struct mig_copy *copy, struct lane *lane, uint64_t first,
 		.kind = MIG_CHUNK_LZ4, .first = first, .count = count, .region = MIG_REGION_BOUNCE
 	};
 	const uint8_t *plain = lane->plain;
+	uint8_t *packed = NULL;
 	int r = 0;
 
+	if (bytes > PACKED_BYTES - lane->packed_bytes)
+		r = flush(lane, err);
+	if (r < 0)
+		return r;
+	packed = lane->packed + lane->packed_bytes;
 	memcpy(lane->plain, page_at(copy, first), bytes);
 #ifdef GODWIT_MUTANT_MIG_STABLE
 	plain = page_at(copy, first);
 #endif
-	r = LZ4_compress_default((const char *)plain, (char *)lane->packed, (int)bytes,
+	r = LZ4_compress_default((const char *)plain, (char *)packed, (int)bytes,
 				 (int)(bytes - bytes / 16));
-	if (r <= 0)
-		return send_raw(copy, lane, first, count, plain, err);
+	if (r <= 0) { /* the copy is needed for the next ones */
+		r = send_raw(copy, lane, first, count, plain, err);
+		return r < 0 ? r : flush(lane, err);
+	}
 	chunk.stored_bytes = (uint32_t)r;
 	chunk.crc = base_crc32c(0, plain, bytes);
-	r = send_chunk(copy, lane, &chunk, lane->packed, err);
+	lane->packed_bytes += chunk.stored_bytes;
+	r = send_chunk(copy, lane, &chunk, packed, err);
 	if (r < 0)
 		return r;
 	add(&copy->lz4_pages, count);
@@ -224,11 +255,12 @@ static int send_packed(struct mig_copy *copy, struct lane *lane, uint64_t first,
 static bool does_pay(const struct mig_copy *copy, struct lane *lane, uint64_t first, uint32_t count)
 {
 	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);
+	char packed[MIG_PAGE_BYTES];
 	int stored = 0;
 
 	memcpy(lane->plain, page_at(copy, first + count / 2), MIG_PAGE_BYTES);
-	stored = LZ4_compress_default((const char *)lane->plain, (char *)lane->packed,
-				      (int)MIG_PAGE_BYTES, (int)MIG_PAGE_BYTES);
+	stored = LZ4_compress_default((const char *)lane->plain, packed, (int)MIG_PAGE_BYTES,
+				      (int)MIG_PAGE_BYTES);
 	return mig_squeeze_judge(&lane->squeeze, MIG_PAGE_BYTES,
 				 stored > 0 ? (uint32_t)stored : MIG_PAGE_BYTES,
 				 base_clock_boot_ns(&base_clock_system) - begin_ns);
@@ -301,12 +333,15 @@ static int channel_round(void *context, uint64_t index, struct base_error *err)
 	uint64_t span = next_span(copy, channel, 0, true);
 	int r = 0;
 
+	empty(lane); /* of a round that broke off */
 	mig_squeeze_start(&lane->squeeze, base_clock_boot_ns(&base_clock_system),
 			  base_thread_cpu_ns());
 	while (r == 0 && span < copy->span_count && !atomic_load(&copy->stop)) {
 		r = send_span(copy, lane, span, err);
 		span = next_span(copy, channel, span, false);
 	}
+	if (r == 0)
+		r = flush(lane, err);
 	if (r == 0 && copy->images != NULL)
 		r = mig_image_send(copy->images, channel + 1, lane->link, &copy->stop, err);
 	base_put_le32(barrier, copy->round);

@@ -146,6 +146,11 @@ static int send_parts(struct mig_link *link, struct iovec *parts, size_t count, 
 	return 0;
 }
 
+static struct iovec part(const void *bytes, size_t size_bytes)
+{
+	return (struct iovec){ .iov_base = (void *)(uintptr_t)bytes, .iov_len = size_bytes };
+}
+
 static int send_frame(struct mig_link *link, const struct mig_frame *frame, const void *body,
 		      int flags, struct base_error *err)
 {
@@ -207,31 +212,39 @@ int mig_link_send(struct mig_link *link, enum mig_type type, const void *body, u
 	return send_frame(link, &frame, body, 0, err);
 }
 
-int mig_link_post(struct mig_link *link, const struct mig_post *post, struct base_error *err)
+int mig_link_post(struct mig_link *link, const struct mig_post *posts, uint32_t count,
+		  struct base_error *err)
 {
-	const struct mig_frame write = { .type = MIG_TYPE_WRITE,
-					 .body_bytes = post->size_bytes,
-					 .offset_bytes = post->offset_bytes,
-					 .region = post->region };
-	const struct mig_frame chunk = { .type = MIG_TYPE_CHUNK,
-					 .body_bytes = MIG_CHUNK_BYTES,
-					 .body_crc = base_crc32c(0, post->chunk, MIG_CHUNK_BYTES) };
-	uint8_t headers[2][MIG_FRAME_BYTES];
-	struct iovec parts[4] = {
-		{ .iov_base = headers[0], .iov_len = sizeof(headers[0]) },
-		{ .iov_base = (void *)(uintptr_t)post->from, .iov_len = post->size_bytes },
-		{ .iov_base = headers[1], .iov_len = sizeof(headers[1]) },
-		{ .iov_base = (void *)(uintptr_t)post->chunk, .iov_len = MIG_CHUNK_BYTES },
-	};
+	uint8_t headers[MIG_POSTS_MAX][2][MIG_FRAME_BYTES];
+	struct iovec parts[MIG_POSTS_MAX * 4];
+	uint64_t bytes = 0;
+	size_t used = 0;
 
-	base_assert(link->is_source && !link->is_control);
-	base_assert(post->size_bytes <= MIG_BODY_BYTES_MAX);
-	mig_rate_wait(link->rate, post->size_bytes, &link->cancelled);
-	mig_frame_encode(&chunk, headers[1]);
-	if (post->size_bytes == 0)
-		return send_parts(link, parts + 2, 2, 0, err);
-	mig_frame_encode(&write, headers[0]);
-	return send_parts(link, parts, 4, 0, err);
+	base_assert(link->is_source && !link->is_control && count <= MIG_POSTS_MAX);
+	for (uint32_t i = 0; i < count; i++) {
+		const struct mig_post *post = &posts[i];
+		const struct mig_frame write = { .type = MIG_TYPE_WRITE,
+						 .body_bytes = post->size_bytes,
+						 .offset_bytes = post->offset_bytes,
+						 .region = post->region };
+		const struct mig_frame chunk = { .type = MIG_TYPE_CHUNK,
+						 .body_bytes = MIG_CHUNK_BYTES,
+						 .body_crc = base_crc32c(0, post->chunk,
+									 MIG_CHUNK_BYTES) };
+
+		base_assert(post->size_bytes <= MIG_BODY_BYTES_MAX);
+		bytes += post->size_bytes;
+		mig_frame_encode(&write, headers[i][0]);
+		mig_frame_encode(&chunk, headers[i][1]);
+		if (post->size_bytes > 0) {
+			parts[used++] = part(headers[i][0], MIG_FRAME_BYTES);
+			parts[used++] = part(post->from, post->size_bytes);
+		}
+		parts[used++] = part(headers[i][1], MIG_FRAME_BYTES);
+		parts[used++] = part(post->chunk, MIG_CHUNK_BYTES);
+	}
+	mig_rate_wait(link->rate, bytes, &link->cancelled);
+	return send_parts(link, parts, used, 0, err);
 }
 
 /* --- receiving --- */

@@ -20,6 +20,8 @@
 
 #define MIG_REGIONS_MAX 4u /* numbers from 1: memory, a bounce region, one to spare */
 
+#define MIG_POSTS_MAX 64u /* in one call: small chunks */
+
 struct mig_link;
 
 struct mig_link_options {
@@ -73,9 +75,10 @@ struct mig_post {
 	const uint8_t *from;
 	const uint8_t *chunk; /* MIG_CHUNK_BYTES, encoded */
 };
-/* What mig_link_write() and mig_link_send() of a CHUNK do, in one system call. */
-BASE_MUST_CHECK int mig_link_post(struct mig_link *link, const struct mig_post *post,
-				  struct base_error *err);
+/* What mig_link_write() and mig_link_send() of a CHUNK do, for @count (at most MIG_POSTS_MAX) of
+ * them and in one system call. */
+BASE_MUST_CHECK int mig_link_post(struct mig_link *link, const struct mig_post *posts,
+				  uint32_t count, struct base_error *err);
 /* Writes from here on wait for @rate (borrowed; NULL: for nobody).  No one is inside. */
 void mig_link_set_rate(struct mig_link *link, struct mig_rate *rate);
 /* A message, of a type that this side sends here (base_bug otherwise).  Errors as above. */

@@ -29,11 +29,9 @@ enum mig_compress {
 #define MIG_SQUEEZE_BUDGET       256u         /* one part of so many may be spent on finding out */
 #define MIG_SQUEEZE_IDLE_PERCENT 20u          /* that a thread waits: less leaves nothing to gain */
 #define MIG_SQUEEZE_GAIN_PERCENT 15u          /* that has to be foreseen before it is tried */
-#define MIG_SQUEEZE_BOLD_PERCENT                                                                   \
-	40u                         /* the same, while a failure cannot be paid from the budget    \
-				     */
-#define MIG_SQUEEZE_KEEP_PERCENT 5u /* that has to be there to go on */
-#define MIG_SQUEEZE_SEEN         5u /* raw windows that its cost is taken from */
+#define MIG_SQUEEZE_BOLD_PERCENT 50u          /* the same, while no failure can be paid for */
+#define MIG_SQUEEZE_KEEP_PERCENT 5u           /* that has to be there to go on */
+#define MIG_SQUEEZE_SEEN         5u           /* raw windows that its cost is taken from */
 
 enum mig_squeeze_step {
 	MIG_SQUEEZE_INVALID,

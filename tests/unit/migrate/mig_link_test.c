@@ -105,18 +105,19 @@ Test(mig_link, a_message_comes_after_its_writes)
 Test(mig_link, chunks_in_a_row)
 {
 	uint8_t bytes[20][MIG_CHUNK_BYTES];
+	struct mig_post posts[20];
 	struct mig_received received;
 
 	for (uint8_t i = 0; i < 20; i++) {
-		const struct mig_post post = { .region = 1,
-					       .size_bytes = i % 3 == 0 ? 0 : 300u + i,
-					       .offset_bytes = i * 1000u,
-					       .from = (const uint8_t *)bytes,
-					       .chunk = bytes[i] };
-
 		memset(bytes[i], i + 1, sizeof(bytes[i]));
-		cr_assert_eq(mig_link_post(source, &post, &err), 0, "%s", err.text);
+		posts[i] = (struct mig_post){ .region = 1,
+					      .size_bytes = i % 3 == 0 ? 0 : 300u + i,
+					      .offset_bytes = i * 1000u,
+					      .from = (const uint8_t *)bytes,
+					      .chunk = bytes[i] };
 	}
+	cr_assert_eq(mig_link_post(source, posts, 1, &err), 0, "%s", err.text);
+	cr_assert_eq(mig_link_post(source, posts + 1, 19, &err), 0, "%s", err.text);
 	cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), 0);
 	for (uint8_t i = 0; i < 20; i++) {
 		cr_assert_eq(mig_link_receive(destination, &received, &err), 0, "%s", err.text);
