@@ -81,7 +81,7 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 			  .time_limit_ns = request->time_limit_ms * BASE_NS_PER_MS,
 			  .late = request->late,
 			  .fixed_ns = FIXED_COST_NS },
-		.compress = MIG_COMPRESS_AUTO,
+		.compress = request->compress,
 	};
 	int code = 0;
 

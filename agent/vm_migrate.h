@@ -61,6 +61,7 @@ struct vm_move_request {
 	uint64_t time_limit_ms; /* 0: none */
 	enum mig_late late;
 	bool disks_stay; /* both hosts see them: no image is sent */
+	enum mig_compress compress;
 };
 #define VM_MOVE_CHANNELS          4u
 #define VM_MOVE_DOWNTIME_MS       300u

@@ -57,6 +57,19 @@ static void find_all(struct vm_move *move, const struct mig_plan *plan, struct v
 	vm_plan_findings_cpu(report, findings);
 }
 
+/* What was decided of this VM here before. */
+static int look_at_records(struct vm_move *move, const struct mig_plan *plan,
+			   struct mig_findings *findings, struct base_error *err)
+{
+	struct base_error why = { 0 };
+	int r = mig_keep_init(&move->keep, move->options.records, move->plan->name,
+			      move->plan->host, move->plan->id, err);
+
+	if (r == 0 && mig_register_may_begin(&move->keep, plan->epoch, &why) < 0)
+		mig_findings_add(findings, "records: %s", why.text);
+	return r;
+}
+
 /* Where there is no other objection images are made, too. */
 static int prepare_images(struct vm_move *move, const struct mig_plan *plan,
 			  struct mig_findings *findings, struct base_error *err)
@@ -98,14 +111,12 @@ static int prepare(void *vm, const struct mig_plan *plan, struct mig_findings *f
 	if (here == NULL || report == NULL)
 		return base_fail(err, -ENOMEM, "plan of the move");
 	find_all(move, plan, here, report, findings);
-	r = prepare_images(move, plan, findings, err);
+	r = look_at_records(move, plan, findings, err);
+	if (r == 0)
+		r = prepare_images(move, plan, findings, err);
 	if (r < 0 || findings->count > 0)
 		return r;
 	move->epoch = plan->epoch;
-	r = mig_keep_init(&move->keep, move->options.records, move->plan->name, move->plan->host,
-			  move->plan->id, err);
-	if (r < 0)
-		return r;
 	atomic_store(&move->has_keep, true);
 	/* All of it was provided when the machine was made, and is zero. */
 	*ret_memory = hv_slat_arrival_pages(slat, 0, hv_slat_page_count(slat));

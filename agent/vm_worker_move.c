@@ -175,11 +175,32 @@ static int disks_arg(const struct vm_arg *arg, bool *disks_stay, struct base_err
 	return 0;
 }
 
-/* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks. */
+static int compress_arg(const struct vm_arg *arg, enum mig_compress *compress,
+			struct base_error *err)
+{
+	static const char *const words[MIG_COMPRESSES] = {
+		[MIG_COMPRESS_NEVER] = "never",
+		[MIG_COMPRESS_AUTO] = "auto",
+		[MIG_COMPRESS_ALWAYS] = "always",
+	};
+
+	if (!arg->given)
+		return 0;
+	for (int i = MIG_COMPRESS_NEVER; i < MIG_COMPRESSES; i++)
+		if (strcmp(arg->text, words[i]) == 0) {
+			*compress = (enum mig_compress)i;
+			return 0;
+		}
+	return base_fail(err, -EINVAL,
+			 "command 'migrate': argument 'compress': expected never, auto or always");
+}
+
+/* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress. */
 static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
 			struct base_error *err)
 {
 	struct vm_move_request move = { .late = MIG_LATE_SWITCH,
+					.compress = MIG_COMPRESS_AUTO,
 					.downtime_ms = VM_MOVE_DOWNTIME_MS };
 	uint64_t channels = VM_MOVE_CHANNELS;
 	struct base_error why = { 0 };
@@ -198,6 +219,8 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 		code = late_arg(&request->args[4], &move.late, err);
 	if (code == 0)
 		code = disks_arg(&request->args[5], &move.disks_stay, err);
+	if (code == 0)
+		code = compress_arg(&request->args[6], &move.compress, err);
 	move.channel_count = (uint32_t)channels;
 	if (code == 0)
 		*ret_move = move;
