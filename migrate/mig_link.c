@@ -2,7 +2,10 @@
 #include "migrate/mig_link.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +26,8 @@ struct mig_link {
 	bool is_control;
 	uint32_t timeout_ms;
 	atomic_bool cancelled;
+	int send_failed;    /* the sender's: a frame may be there in part, nothing can follow it */
+	int receive_failed; /* the receiver's */
 	atomic_uint_fast64_t sent_bytes;
 	atomic_uint_fast64_t received_bytes;
 	atomic_uint_fast64_t written_bytes;
@@ -45,6 +50,24 @@ static int set_timeout(const struct mig_link *link, int option, struct base_erro
 	return 0;
 }
 
+/* Calls block; what is complete leaves at once: the last segment of a message would wait for the
+ * other side's acknowledgement, which may be 40 ms late, while the VM is paused. */
+static int set_mode(const struct mig_link *link, struct base_error *err)
+{
+	const int on = 1;
+	int flags = fcntl(link->fd, F_GETFL);
+
+	if (flags < 0 ||
+	    ((flags & O_NONBLOCK) != 0 && fcntl(link->fd, F_SETFL, flags & ~O_NONBLOCK) < 0))
+		return base_fail_errno(err, -errno, "migration channel: blocking");
+#ifndef GODWIT_MUTANT_MIG_NODELAY
+	if (setsockopt(link->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 &&
+	    errno != EOPNOTSUPP && errno != ENOPROTOOPT) /* not TCP */
+		return base_fail_errno(err, -errno, "migration channel: no delay");
+#endif
+	return 0;
+}
+
 int mig_link_new(const struct mig_link_options *options, struct mig_link **ret_link,
 		 struct base_error *err)
 {
@@ -60,6 +83,8 @@ int mig_link_new(const struct mig_link_options *options, struct mig_link **ret_l
 	link->body = malloc(MIG_BODY_BYTES_MAX);
 	if (link->body == NULL)
 		r = base_fail(err, -ENOMEM, "migration channel: %u bytes", MIG_BODY_BYTES_MAX);
+	if (r == 0)
+		r = set_mode(link, err);
 	if (r == 0)
 		r = set_timeout(link, SO_RCVTIMEO, err);
 	if (r == 0)
@@ -116,6 +141,14 @@ static int link_fail(const struct mig_link *link, int code, const char *what,
 	return base_fail_errno(err, code, "migration channel: nothing can be %s", what);
 }
 
+/* What ended it before. */
+static int fail_again(const struct mig_link *link, int code, struct base_error *err)
+{
+	if (atomic_load(&link->cancelled))
+		return base_fail(err, -ECANCELED, "migration channel: cancelled");
+	return base_fail(err, code, "migration channel: it has failed before");
+}
+
 /* --- sending --- */
 
 static int send_parts(struct mig_link *link, struct iovec *parts, size_t count, int flags,
@@ -160,8 +193,11 @@ static int send_frame(struct mig_link *link, const struct mig_frame *frame, cons
 		{ .iov_base = (void *)(uintptr_t)body, .iov_len = frame->body_bytes },
 	};
 
+	if (link->send_failed < 0)
+		return fail_again(link, link->send_failed, err);
 	mig_frame_encode(frame, header);
-	return send_parts(link, parts, frame->body_bytes > 0 ? 2 : 1, flags, err);
+	link->send_failed = send_parts(link, parts, frame->body_bytes > 0 ? 2 : 1, flags, err);
+	return link->send_failed;
 }
 
 void mig_link_set_rate(struct mig_link *link, struct mig_rate *rate)
@@ -360,8 +396,8 @@ static int take_message(struct mig_link *link, const struct mig_frame *frame,
 	return 0;
 }
 
-int mig_link_receive(struct mig_link *link, struct mig_received *ret_received,
-		     struct base_error *err)
+static int receive_message(struct mig_link *link, struct mig_received *ret_received,
+			   struct base_error *err)
 {
 	for (;;) {
 		uint8_t header[MIG_FRAME_BYTES];
@@ -379,4 +415,13 @@ int mig_link_receive(struct mig_link *link, struct mig_received *ret_received,
 		if (r < 0)
 			return r;
 	}
+}
+
+int mig_link_receive(struct mig_link *link, struct mig_received *ret_received,
+		     struct base_error *err)
+{
+	if (link->receive_failed < 0)
+		return fail_again(link, link->receive_failed, err);
+	link->receive_failed = receive_message(link, ret_received, err);
+	return link->receive_failed;
 }

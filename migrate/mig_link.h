@@ -9,8 +9,9 @@
  * checked here.
  *
  * Threads: one may send and one may receive at the same time; mig_link_cancel() from any.  Calls
- * block, a socket that moves no byte for the timeout is -ETIMEDOUT.  After any error the channel is
- * of no use any more.
+ * block, a socket that moves no byte for the timeout (or, behind the first bytes of a frame, for up
+ * to twice of it) is -ETIMEDOUT.  After any error the channel is of no use any more: that way of it
+ * gives the same code again, at once.
  */
 #ifndef MIGRATE_MIG_LINK_H
 #define MIGRATE_MIG_LINK_H
@@ -25,9 +26,9 @@
 struct mig_link;
 
 struct mig_link_options {
-	int fd;              /* a connected stream socket; borrowed, outlives the link */
-	bool is_source;      /* this side is the source */
-	bool is_control;     /* the control channel */
+	int fd;          /* a connected stream socket; borrowed, outlives the link; made blocking */
+	bool is_source;  /* this side is the source */
+	bool is_control; /* the control channel */
 	uint32_t timeout_ms; /* 0: none */
 };
 
@@ -45,7 +46,7 @@ struct mig_link_counts {
 	uint64_t written_bytes; /* of received ones: into regions */
 };
 
-/* -ENOMEM; errno of setsockopt(). */
+/* -ENOMEM; errno of setsockopt() or fcntl(). */
 BASE_MUST_CHECK int mig_link_new(const struct mig_link_options *options, struct mig_link **ret_link,
 				 struct base_error *err);
 /* Nobody is inside any more.  NULL is fine.  The socket stays open. */

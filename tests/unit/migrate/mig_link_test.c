@@ -3,13 +3,22 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/crc32c.h"
 #include "tests/support/alloc_fail.h"
 
@@ -290,6 +299,388 @@ Test(mig_link, a_cancel_wakes_whoever_waits)
 	cr_assert_eq(code, -ECANCELED);
 	cr_assert_eq(mig_link_receive(destination, &received, &err), -ECANCELED);
 	cr_assert_eq(mig_link_send(destination, MIG_TYPE_OPENED, memory, 32, &err), -ECANCELED);
+}
+
+/* --- slow, frozen and half-closed peers --- */
+
+/* What a way has failed with it fails with again, and no byte is looked at or sent any more. */
+Test(mig_link, an_error_is_the_end)
+{
+	struct mig_received received;
+	uint64_t sent = 0;
+
+	expect_refused(-ETIMEDOUT, "nothing could be received for 100 ms");
+	cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), 0);
+	expect_refused(-ETIMEDOUT, "it has failed before");
+	cr_assert_eq(mig_link_counts(destination).received_bytes, 0);
+	cr_assert_eq(mig_link_write(source, 1, 0, memory, REGION_BYTES, &err), -ETIMEDOUT);
+	sent = mig_link_counts(source).sent_bytes;
+	while (recv(fds[1], memory, 65536, MSG_DONTWAIT) > 0)
+		continue; /* there is room again */
+	cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), -ETIMEDOUT);
+	cr_assert_eq(mig_link_counts(source).sent_bytes, sent);
+	mig_link_cancel(source);
+	cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), -ECANCELED);
+	cr_assert_eq(mig_link_receive(source, &received, &err), -ECANCELED);
+}
+
+struct trickle {
+	const uint8_t *bytes;
+	size_t size_bytes;
+};
+
+static void *send_bytes(void *context)
+{
+	const struct trickle *trickle = context;
+
+	for (size_t i = 0; i < trickle->size_bytes; i++)
+		if (send(fds[0], trickle->bytes + i, 1, MSG_NOSIGNAL) != 1)
+			break;
+	return NULL;
+}
+
+/* A write and a message, a byte at a time; then the end, in the middle of the next frame. */
+Test(mig_link, one_byte_at_a_time)
+{
+	uint8_t bytes[3 * MIG_FRAME_BYTES + 100 + 8 + 5] = { 0 };
+	struct trickle trickle = { .bytes = bytes, .size_bytes = sizeof(bytes) };
+	struct mig_frame frame = {
+		.type = MIG_TYPE_WRITE, .body_bytes = 100, .offset_bytes = 50, .region = 1
+	};
+	struct mig_received received;
+	uint8_t *at = bytes;
+	pthread_t thread;
+
+	mig_frame_encode(&frame, at);
+	memset(at + MIG_FRAME_BYTES, 7, 100);
+	at += MIG_FRAME_BYTES + 100;
+	frame = (struct mig_frame){ .type = MIG_TYPE_BARRIER,
+				    .body_bytes = 8,
+				    .body_crc = base_crc32c(0, barrier, 8) };
+	mig_frame_encode(&frame, at);
+	memcpy(at + MIG_FRAME_BYTES, barrier, 8);
+	mig_frame_encode(&frame, at + MIG_FRAME_BYTES + 8); /* and five bytes of its body */
+	cr_assert_eq(pthread_create(&thread, NULL, send_bytes, &trickle), 0);
+	cr_assert_eq(mig_link_receive(destination, &received, &err), 0, "%s", err.text);
+	cr_assert_eq(received.type, MIG_TYPE_BARRIER);
+	cr_assert_eq(memory[49] + memory[50] + memory[149] + memory[150], 14);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	(void)shutdown(fds[0], SHUT_WR);
+	expect_refused(-ECONNRESET, "in the middle");
+}
+
+/* One half is closed: the other goes on. */
+Test(mig_link, a_closed_half)
+{
+	struct mig_received received;
+	const uint8_t opened[MIG_BODY_BYTES_MAX] = { 1 };
+
+	(void)shutdown(fds[1], SHUT_WR); /* the destination says nothing any more */
+	cr_assert_eq(mig_link_receive(source, &received, &err), -ENOTCONN);
+	cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), 0);
+	cr_assert_eq(mig_link_receive(destination, &received, &err), 0);
+	cr_assert_lt(mig_link_send(destination, MIG_TYPE_OPENED, opened, 32, &err), 0);
+	(void)shutdown(fds[0], SHUT_WR);
+	expect_refused(-ENOTCONN, "has ended it");
+}
+
+/* A descriptor that does not block would look like a peer that is silent. */
+Test(mig_link, a_socket_that_does_not_block)
+{
+	struct mig_link_options options = { .fd = fds[1] };
+	pthread_t thread;
+	int code = 1;
+
+	mig_link_free(destination);
+	cr_assert_eq(fcntl(fds[1], F_SETFL, O_NONBLOCK), 0);
+	cr_assert_eq(mig_link_new(&options, &destination, &err), 0);
+	cr_assert_eq(pthread_create(&thread, NULL, receive_one, &code), 0);
+	cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), 0);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	cr_assert_eq(code, 0);
+	options.fd = -1;
+	cr_assert_eq(mig_link_new(&options, &destination, &err), -EBADF);
+}
+
+/* Until task @task of process @process sleeps in a system call. */
+static void wait_asleep(long process, long task)
+{
+	char path[64];
+	char text[256] = { 0 };
+
+	(void)snprintf(path, sizeof(path), "/proc/%ld/task/%ld/stat", process, task);
+	do {
+		FILE *file = fopen(path, "re");
+		const char *behind = NULL;
+		size_t got = 0;
+
+		if (file == NULL)
+			return; /* it has ended */
+		got = fread(text, 1, sizeof(text) - 1, file);
+		text[got] = '\0';
+		(void)fclose(file);
+		behind = strrchr(text, ')');
+		if (behind != NULL && (behind[2] == 'S' || behind[2] == 'Z'))
+			return;
+		(void)sched_yield();
+	} while (true);
+}
+
+struct waiter {
+	atomic_long task;
+	int code;
+};
+
+static void *wait_for_ever(void *context)
+{
+	struct waiter *waiter = context;
+	struct mig_received received;
+
+	atomic_store(&waiter->task, gettid());
+	waiter->code = mig_link_receive(destination, &received, NULL);
+	return NULL;
+}
+
+/* A data channel is quiet between rounds, for as long as it takes. */
+Test(mig_link, without_a_timeout_only_a_cancel_ends_the_wait)
+{
+	struct mig_link_options options = { .fd = fds[1] };
+	struct waiter waiter = { .code = 1 };
+	pthread_t thread;
+
+	mig_link_free(destination);
+	cr_assert_eq(mig_link_new(&options, &destination, &err), 0);
+	cr_assert_eq(pthread_create(&thread, NULL, wait_for_ever, &waiter), 0);
+	while (atomic_load(&waiter.task) == 0)
+		(void)sched_yield();
+	wait_asleep(getpid(), atomic_load(&waiter.task));
+	base_sleep_ns(2 * TIMEOUT_MS * BASE_NS_PER_MS);
+	mig_link_cancel(destination);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	cr_assert_eq(waiter.code, -ECANCELED);
+}
+
+/* A process of its own that runs @body. */
+static pid_t in_process(int (*body)(void))
+{
+	pid_t pid = fork();
+
+	cr_assert_geq(pid, 0);
+	if (pid == 0)
+		_exit(body());
+	return pid;
+}
+
+static int freeze(void)
+{
+	return raise(SIGSTOP);
+}
+
+/* SIGSTOP: nothing is read, nothing is said, and the connection stands. */
+Test(mig_link, a_frozen_peer)
+{
+	pid_t pid = in_process(freeze);
+	struct mig_received received;
+	int status = 0;
+
+	cr_assert_eq(waitpid(pid, &status, WUNTRACED), pid);
+	cr_assert_eq(mig_link_receive(source, &received, &err), -ETIMEDOUT);
+	cr_assert_eq(mig_link_write(source, 1, 0, memory, REGION_BYTES, &err), -ETIMEDOUT);
+	cr_assert_eq(kill(pid, SIGKILL), 0);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+}
+
+#define FROZEN_MS 400u
+
+static int receive_patiently(void)
+{
+	struct mig_received received;
+
+	return mig_link_receive(destination, &received, NULL) == 0 ? 0 : 1;
+}
+
+static int send_patiently(void)
+{
+	static uint8_t bytes[MIG_BODY_BYTES_MAX];
+
+	return mig_link_write(source, 1, 0, bytes, sizeof(bytes), NULL) == 0 ? 0 : 1;
+}
+
+/* Who was frozen itself for longer than the timeout looks first at what has come meanwhile. */
+static int thaw(int (*body)(void), void (*meanwhile)(void), void (*afterwards)(void))
+{
+	struct mig_link_options options = { .timeout_ms = FROZEN_MS };
+	int status = 0;
+	pid_t pid = 0;
+
+	mig_link_free(source);
+	mig_link_free(destination);
+	options.fd = fds[1];
+	cr_assert_eq(mig_link_new(&options, &destination, &err), 0);
+	mig_link_register(destination, 1, memory, REGION_BYTES);
+	options.fd = fds[0];
+	options.is_source = true;
+	cr_assert_eq(mig_link_new(&options, &source, &err), 0);
+	pid = in_process(body);
+	wait_asleep(pid, pid);
+	cr_assert_eq(kill(pid, SIGSTOP), 0);
+	cr_assert_eq(waitpid(pid, &status, WUNTRACED), pid);
+	if (!WIFSTOPPED(status))
+		return -1; /* its time was over before: a machine with much to do */
+	meanwhile();
+	base_sleep_ns(2 * FROZEN_MS * BASE_NS_PER_MS);
+	cr_assert_eq(kill(pid, SIGCONT), 0);
+	while (waitpid(pid, &status, WNOHANG) == 0)
+		afterwards();
+	return WEXITSTATUS(status);
+}
+
+static void say_barrier(void)
+{
+	cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), 0, "%s", err.text);
+}
+
+static void drain(void)
+{
+	static uint8_t bytes[MIG_BODY_BYTES_MAX / 2];
+
+	(void)!recv(fds[1], bytes, sizeof(bytes), MSG_DONTWAIT);
+	(void)sched_yield();
+}
+
+static void let_it(void)
+{
+	(void)sched_yield();
+}
+
+static void expect_thaw(int (*body)(void), void (*meanwhile)(void), void (*afterwards)(void))
+{
+	int r = -1;
+
+	for (int i = 0; i < 20 && r < 0; i++) {
+		teardown();
+		setup();
+		r = thaw(body, meanwhile, afterwards);
+	}
+	cr_assert_eq(r, 0);
+}
+
+Test(mig_link, frozen_while_it_receives)
+{
+	expect_thaw(receive_patiently, say_barrier, let_it);
+}
+
+Test(mig_link, frozen_while_it_sends)
+{
+	expect_thaw(send_patiently, let_it, drain);
+}
+
+/* --- over TCP --- */
+
+static void connect_tcp(void)
+{
+	struct mig_link_options options = { .is_source = true, .timeout_ms = TIMEOUT_MS };
+	struct sockaddr_in address = { .sin_family = AF_INET };
+	socklen_t bytes = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	teardown();
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	cr_assert_eq(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	cr_assert_eq(listen(listener, 1), 0);
+	cr_assert_eq(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
+	fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cr_assert_eq(connect(fds[0], (struct sockaddr *)&address, sizeof(address)), 0);
+	fds[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	cr_assert_geq(fds[1], 0);
+	(void)close(listener);
+	options.fd = fds[0];
+	cr_assert_eq(mig_link_new(&options, &source, &err), 0, "%s", err.text);
+	options = (struct mig_link_options){ .fd = fds[1], .timeout_ms = TIMEOUT_MS };
+	cr_assert_eq(mig_link_new(&options, &destination, &err), 0, "%s", err.text);
+	memory = calloc(1, REGION_BYTES);
+	cr_assert_not_null(memory);
+	mig_link_register(destination, 1, memory, REGION_BYTES);
+}
+
+/* A message does not wait for the acknowledgement of the one before. */
+Test(mig_link, tcp_does_not_wait_for_more)
+{
+	struct mig_received received;
+	socklen_t bytes = sizeof(int);
+	int on = 0;
+
+	connect_tcp();
+	cr_assert_eq(getsockopt(fds[0], IPPROTO_TCP, TCP_NODELAY, &on, &bytes), 0);
+	cr_assert_neq(on, 0);
+	for (int i = 0; i < 100; i++) {
+		cr_assert_eq(mig_link_write(source, 1, 4096, &i, sizeof(i), &err), 0);
+		cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), 0);
+		cr_assert_eq(mig_link_receive(destination, &received, &err), 0, "%s", err.text);
+		cr_assert_eq(memcmp(memory + 4096, &i, sizeof(i)), 0);
+	}
+}
+
+/* The other side stops reading in the middle of a write: its window is full. */
+Test(mig_link, tcp_with_a_peer_that_does_not_read)
+{
+	int r = 0;
+
+	connect_tcp();
+	while (r == 0) /* until what the kernel holds is full */
+		r = mig_link_write(source, 1, 0, memory, REGION_BYTES, &err);
+	cr_assert_eq(r, -ETIMEDOUT, "%s", err.text);
+}
+
+/* A reset: bytes that nobody took, and the socket is closed. */
+Test(mig_link, tcp_reset)
+{
+	struct mig_received received;
+	int r = 0;
+
+	connect_tcp();
+	cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), 0);
+	(void)close(fds[1]);
+	fds[1] = -1;
+	r = mig_link_receive(source, &received, &err);
+	cr_assert(r == -ECONNRESET || r == -ENOTCONN, "%d", r);
+	for (int i = 0; r == -ECONNRESET || r == -ENOTCONN || r == 0; i++) {
+		r = mig_link_write(source, 1, 0, memory, REGION_BYTES, &err);
+		cr_assert_lt(i, 1000);
+		if (r < 0)
+			break;
+	}
+	cr_assert(r == -EPIPE || r == -ECONNRESET, "%s", err.text);
+}
+
+/* Whoever sends comes out, too. */
+static void *send_for_ever(void *context)
+{
+	struct waiter *waiter = context;
+
+	atomic_store(&waiter->task, gettid());
+	while (waiter->code == 0)
+		waiter->code = mig_link_write(source, 1, 0, memory, REGION_BYTES, NULL);
+	return NULL;
+}
+
+Test(mig_link, tcp_cancel_of_a_sender)
+{
+	struct mig_link_options options = { .is_source = true };
+	struct waiter waiter = { .code = 0 };
+	pthread_t thread;
+
+	connect_tcp();
+	mig_link_free(source);
+	options.fd = fds[0];
+	cr_assert_eq(mig_link_new(&options, &source, &err), 0);
+	cr_assert_eq(pthread_create(&thread, NULL, send_for_ever, &waiter), 0);
+	while (atomic_load(&waiter.task) == 0)
+		(void)sched_yield();
+	wait_asleep(getpid(), atomic_load(&waiter.task));
+	mig_link_cancel(source);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+	cr_assert_eq(waiter.code, -ECANCELED);
 }
 
 Test(mig_link, no_memory)
