@@ -212,6 +212,7 @@ static int send_chunk(struct sending *sending, enum mig_chunk_kind kind, uint64_
 		/* At most one chunk a sector, so a later round's are above. */
 		.generation = ((uint64_t)image->round + 1) * SPAN_SECTORS + sending->chunk_count++,
 	};
+	struct mig_post post = { .chunk = bytes };
 	int r = 0;
 
 	if (kind == MIG_CHUNK_BLOCKS) {
@@ -219,13 +220,13 @@ static int send_chunk(struct sending *sending, enum mig_chunk_kind kind, uint64_
 		chunk.offset_bytes = offset_bytes;
 		chunk.region = MIG_REGION_BOUNCE;
 		chunk.crc = base_crc32c(0, sending->buffer + offset_bytes, size_bytes);
-		r = mig_link_write(sending->link, MIG_REGION_BOUNCE, offset_bytes,
-				   sending->buffer + offset_bytes, size_bytes, err);
+		post.region = MIG_REGION_BOUNCE;
+		post.size_bytes = size_bytes;
+		post.offset_bytes = offset_bytes;
+		post.from = sending->buffer + offset_bytes;
 	}
-	if (r < 0)
-		return r;
 	mig_chunk_encode(&chunk, bytes);
-	r = mig_link_send(sending->link, MIG_TYPE_CHUNK, bytes, sizeof(bytes), err);
+	r = mig_link_post(sending->link, &post, err);
 	if (r < 0)
 		return r;
 	atomic_fetch_add_explicit(&image->chunks, 1, memory_order_relaxed);
