@@ -226,7 +226,7 @@ static int send_chunk(struct sending *sending, enum mig_chunk_kind kind, uint64_
 		post.from = sending->buffer + offset_bytes;
 	}
 	mig_chunk_encode(&chunk, bytes);
-	r = mig_link_post(sending->link, &post, err);
+	r = mig_link_post(sending->link, &post, 1, err);
 	if (r < 0)
 		return r;
 	atomic_fetch_add_explicit(&image->chunks, 1, memory_order_relaxed);
