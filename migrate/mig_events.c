@@ -15,13 +15,16 @@ void mig_events_fini(struct mig_events *events)
 	(void)pthread_mutex_destroy(&events->lock);
 }
 
+/* A peer that says the same again and again does not keep the session's own thread, which takes the
+ * events, from posting what it has done. */
 void mig_events_post(struct mig_events *events, const struct mig_event *event)
 {
+	uint32_t most = event->kind == MIG_EV_MESSAGE ? MIG_EVENTS_MAX / 2 : MIG_EVENTS_MAX;
 	BASE_LOCKED(&events->lock);
 
-	while (events->count == MIG_EVENTS_MAX && !events->closed && !events->dropping)
+	while (events->count >= most && !events->closed && !events->dropping)
 		(void)base_cond_wait(&events->changed, &events->lock, BASE_TIME_NEVER);
-	if (events->closed || events->count == MIG_EVENTS_MAX)
+	if (events->closed || events->count >= most)
 		return;
 	events->list[(events->first + events->count++) % MIG_EVENTS_MAX] = *event;
 	(void)pthread_cond_broadcast(&events->changed);
