@@ -40,6 +40,7 @@ void vm_move_free(struct vm_move *move)
 		base_thread_join(move->thread);
 	}
 	mig_out_free(move->out);
+	mig_rate_free(move->rate);
 	mig_in_free(move->in);
 	vm_migrate_out_free(move->images_out);
 	vm_migrate_in_free(move->images_in);
@@ -92,6 +93,9 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 	base_random_bytes(move->id, sizeof(move->id));
 	code = mig_keep_init(&move->keep, options->records, options->config->name, request->to.text,
 			     move->id, err);
+	if (code == 0 && request->bandwidth != 0)
+		code = mig_rate_new(request->bandwidth, &move->rate, err);
+	out.rate = move->rate;
 	if (code == 0)
 		code = mig_out_new(&out, &move->out, err);
 	if (code == 0)

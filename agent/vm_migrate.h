@@ -62,6 +62,7 @@ struct vm_move_request {
 	enum mig_late late;
 	bool disks_stay; /* both hosts see them: no image is sent */
 	enum mig_compress compress;
+	uint64_t bandwidth; /* bytes a second, while the VM runs; 0: as it goes */
 };
 #define VM_MOVE_CHANNELS          4u
 #define VM_MOVE_DOWNTIME_MS       300u

@@ -28,6 +28,7 @@ struct vm_move {
 	struct vm_move_request request;
 	uint8_t id[MIG_ID_BYTES];
 	struct mig_out *out;
+	struct mig_rate *rate;             /* NULL: no cap */
 	struct vm_migrate_out *images_out; /* NULL: no image is sent */
 	pthread_t thread;
 	bool has_thread;

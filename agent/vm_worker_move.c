@@ -195,7 +195,7 @@ static int compress_arg(const struct vm_arg *arg, enum mig_compress *compress,
 			 "command 'migrate': argument 'compress': expected never, auto or always");
 }
 
-/* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress. */
+/* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth. */
 static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
 			struct base_error *err)
 {
@@ -221,6 +221,9 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 		code = disks_arg(&request->args[5], &move.disks_stay, err);
 	if (code == 0)
 		code = compress_arg(&request->args[6], &move.compress, err);
+	if (code == 0)
+		code = number_arg(&request->args[7], "bandwidth", MIG_RATE_MIN_BYTES_PER_S,
+				  INT64_MAX, &move.bandwidth, err);
 	move.channel_count = (uint32_t)channels;
 	if (code == 0)
 		*ret_move = move;

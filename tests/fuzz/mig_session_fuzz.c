@@ -9,18 +9,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/thread.h"
-#include "migrate/mig_in.h"
 #include "migrate/mig_link.h"
-#include "migrate/mig_out.h"
 #include "tests/fuzz/mig_compose.h"
-#include "tests/support/mig_fake.h"
+#include "tests/support/mig_rig.h"
 
 #define STREAM_BYTES (64u << 10) /* goes into a socket at once */
 
@@ -38,16 +35,7 @@ static void must(bool holds)
 
 /* --- our side is the destination --- */
 
-static struct sockaddr_un address = { .sun_family = AF_UNIX };
-static socklen_t address_bytes = sizeof(address);
-
-static int dial(void)
-{
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	must(fd >= 0 && connect(fd, (struct sockaddr *)&address, address_bytes) == 0);
-	return fd;
-}
+static struct mig_rig_place place;
 
 static void say(int fd, const void *bytes, size_t size)
 {
@@ -100,7 +88,7 @@ static void talk(const uint8_t *data, size_t size)
 	size_t of_control = size < 2 ? 0 : base_get_le16(data) % size;
 	uint8_t secret[MIG_ID_BYTES];
 	uint8_t answer[4096];
-	BASE_CLOSE int control = dial();
+	BASE_CLOSE int control = mig_rig_dial(&place);
 	BASE_CLOSE int channel = -1;
 	size_t used = 0;
 
@@ -111,7 +99,7 @@ static void talk(const uint8_t *data, size_t size)
 	of_control = of_control < size ? of_control : size;
 	say(control, stream, mig_compose_one(data, of_control, stream, STREAM_BYTES, &used));
 	(void)!recv(control, answer, sizeof(answer), 0);
-	channel = dial();
+	channel = mig_rig_dial(&place);
 	say_open(channel, 1, secret);
 	say(channel, stream,
 	    mig_compose(data + of_control, size - of_control, stream, STREAM_BYTES));
@@ -135,18 +123,14 @@ static void as_destination(const uint8_t *data, size_t size)
 	struct mig_in *in = NULL;
 	pthread_t thread;
 
-	options.listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	address_bytes = sizeof(address);
-	must(options.listen_fd >= 0 &&
-	     bind(options.listen_fd, (struct sockaddr *)&address, sizeof(sa_family_t)) == 0 &&
-	     getsockname(options.listen_fd, (struct sockaddr *)&address, &address_bytes) == 0 &&
-	     listen(options.listen_fd, 4) == 0);
+	mig_rig_listen(&place);
+	options.listen_fd = place.listen_fd;
 	must(mig_in_new(&options, &in, NULL) == 0);
 	must(base_thread_start(&thread, "run-in", run_in, in, NULL) == 0);
 	talk(data, size);
 	base_thread_join(thread);
 	mig_in_free(in);
-	(void)close(options.listen_fd);
+	base_closep(&place.listen_fd);
 }
 
 /* --- our side is the source --- */
