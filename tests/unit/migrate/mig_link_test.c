@@ -309,6 +309,7 @@ Test(mig_link, an_error_is_the_end)
 	struct mig_received received;
 	uint64_t sent = 0;
 
+	make_links(TIMEOUT_MS);
 	expect_refused(-ETIMEDOUT, "nothing could be received for 100 ms");
 	cr_assert_eq(mig_link_send(source, MIG_TYPE_BARRIER, barrier, 8, &err), 0);
 	expect_refused(-ETIMEDOUT, "it has failed before");
@@ -479,10 +480,12 @@ static int freeze(void)
 /* SIGSTOP: nothing is read, nothing is said, and the connection stands. */
 Test(mig_link, a_frozen_peer)
 {
-	pid_t pid = in_process(freeze);
 	struct mig_received received;
+	pid_t pid = 0;
 	int status = 0;
 
+	make_links(TIMEOUT_MS);
+	pid = in_process(freeze);
 	cr_assert_eq(waitpid(pid, &status, WUNTRACED), pid);
 	cr_assert_eq(mig_link_receive(source, &received, &err), -ETIMEDOUT);
 	cr_assert_eq(mig_link_write(source, 1, 0, memory, REGION_BYTES, &err), -ETIMEDOUT);
@@ -567,11 +570,13 @@ static void expect_thaw(int (*body)(void), void (*meanwhile)(void), void (*after
 
 Test(mig_link, frozen_while_it_receives)
 {
+	make_links(TIMEOUT_MS);
 	expect_thaw(receive_patiently, say_barrier, let_it);
 }
 
 Test(mig_link, frozen_while_it_sends)
 {
+	make_links(TIMEOUT_MS);
 	expect_thaw(send_patiently, let_it, drain);
 }
 
