@@ -151,8 +151,8 @@ static int fail_again(const struct mig_link *link, int code, struct base_error *
 
 /* --- sending --- */
 
-static int send_parts(struct mig_link *link, struct iovec *parts, size_t count, int flags,
-		      struct base_error *err)
+static int send_all(struct mig_link *link, struct iovec *parts, size_t count, int flags,
+		    struct base_error *err)
 {
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = count };
 
@@ -184,6 +184,15 @@ static struct iovec part(const void *bytes, size_t size_bytes)
 	return (struct iovec){ .iov_base = (void *)(uintptr_t)bytes, .iov_len = size_bytes };
 }
 
+static int send_parts(struct mig_link *link, struct iovec *parts, size_t count, int flags,
+		      struct base_error *err)
+{
+	if (link->send_failed < 0)
+		return fail_again(link, link->send_failed, err);
+	link->send_failed = send_all(link, parts, count, flags, err);
+	return link->send_failed;
+}
+
 static int send_frame(struct mig_link *link, const struct mig_frame *frame, const void *body,
 		      int flags, struct base_error *err)
 {
@@ -193,11 +202,8 @@ static int send_frame(struct mig_link *link, const struct mig_frame *frame, cons
 		{ .iov_base = (void *)(uintptr_t)body, .iov_len = frame->body_bytes },
 	};
 
-	if (link->send_failed < 0)
-		return fail_again(link, link->send_failed, err);
 	mig_frame_encode(frame, header);
-	link->send_failed = send_parts(link, parts, frame->body_bytes > 0 ? 2 : 1, flags, err);
-	return link->send_failed;
+	return send_parts(link, parts, frame->body_bytes > 0 ? 2 : 1, flags, err);
 }
 
 void mig_link_set_rate(struct mig_link *link, struct mig_rate *rate)
