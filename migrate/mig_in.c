@@ -242,6 +242,8 @@ static void do_release(struct mig_in *in)
 	{
 		BASE_LOCKED(&in->lock);
 
+		while (in->preparing) /* one call at a time */
+			(void)base_cond_wait(&in->changed, &in->lock, BASE_TIME_NEVER);
 		prepared = in->prepared;
 		in->prepared = false;
 	}

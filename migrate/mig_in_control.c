@@ -70,8 +70,15 @@ static int prepare(struct mig_in *in, struct mig_findings *findings, struct base
 		if (in->stop)
 			return base_fail(err, -ECANCELED, "migration: over");
 		in->prepared = true;
+		in->preparing = true;
 	}
 	r = in->options.vm->prepare(in->options.vm_context, &in->plan, findings, &in->memory, err);
+	{
+		BASE_LOCKED(&in->lock);
+
+		in->preparing = false;
+		(void)pthread_cond_broadcast(&in->changed);
+	}
 	if (r < 0 || findings->count > 0)
 		return r;
 	r = make_intake(in, &intake, err);

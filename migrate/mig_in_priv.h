@@ -59,6 +59,7 @@ struct mig_in {
 	uint8_t id[MIG_ID_BYTES];
 	uint8_t secret[MIG_ID_BYTES];
 	uint32_t channel_count;
+	bool preparing; /* the receiver is in vm->prepare() */
 	bool accepted; /* no findings: data channels may come */
 	bool stop;     /* for data channels and door */
 	bool lost;     /* no control channel */

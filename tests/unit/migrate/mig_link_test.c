@@ -483,7 +483,6 @@ Test(mig_link, a_frozen_peer)
 	struct mig_received received;
 	pid_t pid = 0;
 	int status = 0;
-	pid_t pid = 0;
 
 	make_links(TIMEOUT_MS);
 	pid = in_process(freeze);
