@@ -60,10 +60,10 @@ struct mig_in {
 	uint8_t secret[MIG_ID_BYTES];
 	uint32_t channel_count;
 	bool preparing; /* the receiver is in vm->prepare() */
-	bool accepted; /* no findings: data channels may come */
-	bool stop;     /* for data channels and door */
-	bool lost;     /* no control channel */
-	bool parted;   /* the source has said BYE */
+	bool accepted;  /* no findings: data channels may come */
+	bool stop;      /* for data channels and door */
+	bool lost;      /* no control channel */
+	bool parted;    /* the source has said BYE */
 	bool has_sealed, whole, sealed_told;
 	bool was_ready;
 	uint32_t rounds_reported; /* ROUND_DONE was sent for so many */
