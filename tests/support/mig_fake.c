@@ -53,6 +53,7 @@ static void *guest(void *context)
 
 	for (uint64_t page = 0; page < MIG_FAKE_PAGES; page++)
 		check_page(vm, page);
+	atomic_store(&vm->checked, true);
 	while (!atomic_load(&vm->stop) && vm->writes) {
 		uint64_t page = 0;
 
@@ -74,6 +75,7 @@ static void guest_go(struct mig_fake_vm *vm)
 	if (atomic_fetch_add(&vm->world->running, 1) != 0)
 		atomic_fetch_add(&vm->world->twice, 1);
 	atomic_store(&vm->stop, false);
+	atomic_store(&vm->checked, false);
 	if (base_thread_start(&vm->thread, "fake-guest", guest, vm, NULL) < 0)
 		base_bug("fake guest: no thread");
 	vm->has_thread = true;
@@ -366,6 +368,12 @@ void mig_fake_vm_start(struct mig_fake_vm *vm)
 	vm->epoch = MIG_FAKE_EPOCH;
 	take_disk(vm);
 	guest_go(vm);
+}
+
+void mig_fake_vm_wait_checked(struct mig_fake_vm *vm)
+{
+	while (!atomic_load(&vm->checked))
+		base_sleep_ns(BASE_NS_PER_MS / 10);
 }
 
 void mig_fake_vm_wait_writes(struct mig_fake_vm *vm, uint64_t count)

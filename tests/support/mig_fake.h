@@ -55,6 +55,7 @@ struct mig_fake_vm {
 	atomic_bool runs;
 	atomic_bool stop;
 	atomic_bool released;
+	atomic_bool checked; /* its guest has looked at every page since it began to run */
 	atomic_uint holds;
 	void (*at)(const char *operation); /* before each of them; may be NULL */
 	uint64_t epoch;
@@ -73,6 +74,8 @@ void mig_fake_vm_init(struct mig_fake_vm *vm, struct mig_fake_world *world, bool
 void mig_fake_vm_fini(struct mig_fake_vm *vm);
 /* The source's guest begins to run. */
 void mig_fake_vm_start(struct mig_fake_vm *vm);
+/* Waits until the guest, which runs, has looked at every page. */
+void mig_fake_vm_wait_checked(struct mig_fake_vm *vm);
 /* Waits until the guest wrote @count times more, where it runs. */
 void mig_fake_vm_wait_writes(struct mig_fake_vm *vm, uint64_t count);
 

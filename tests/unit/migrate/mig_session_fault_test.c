@@ -84,6 +84,9 @@ static void expect_one(enum mig_out_end end)
 	cr_assert_eq(rig.world.owner.owner, moved ? MIG_DESTINATION : MIG_SOURCE, "%s", at->name);
 	cr_assert_eq(atomic_load(&rig.source.released), moved, "%s", at->name);
 	cr_assert_not(rig.world.promised, "%s", at->name);
+	mig_fake_vm_wait_checked(moved ? &rig.destination : &rig.source);
+	cr_assert_eq(rig.world.bad_page, 0, "%s: %u bad pages", at->name, rig.world.bad_page);
+	cr_assert_eq(rig.world.twice, 0, "%s", at->name);
 }
 
 static void run_one(const struct place *place, const struct fault_rule *fault)

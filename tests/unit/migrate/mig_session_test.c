@@ -69,6 +69,9 @@ TestSuite(mig_session, .init = setup, .fini = teardown, .timeout = 30);
 static void expect_moved(enum mig_out_end end)
 {
 	cr_assert_eq(end, MIG_OUT_MOVED, "%d: %s", (int)end, rig.err.text);
+	mig_fake_vm_wait_checked(&rig.destination);
+	cr_assert_eq(rig.world.bad_page, 0, "%u bad pages", rig.world.bad_page);
+	cr_assert_eq(rig.world.twice, 0);
 	cr_assert_eq(rig.in_end, MIG_IN_RUNNING, "%s", rig.in_err.text);
 	cr_assert_eq(rig.in_epoch, MIG_FAKE_EPOCH + 1);
 	cr_assert_eq(rig.world.owner.epoch, MIG_FAKE_EPOCH + 1);
