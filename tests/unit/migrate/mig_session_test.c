@@ -167,8 +167,16 @@ Test(mig_session, a_cap_does_not_hold_up_a_cancel)
 }
 
 #if !defined(__SANITIZE_THREAD__) /* a guest's writes race with the sender by design */
+/* Between the harvest before the pause and the pause. */
+static void write_until_held(const char *operation)
+{
+	if (strcmp(operation, "hold") == 0)
+		mig_fake_vm_wait_writes(&rig.source, 200);
+}
+
 Test(mig_session, moves_a_guest_that_writes)
 {
+	rig.source.at = write_until_held;
 	rig.source.writes = true;
 	rig.source.writes_per_ms = 20;
 	rig.destination.writes = true;
