@@ -339,8 +339,8 @@ static int name_it(struct vm_migrate_in *in, struct incoming *image, struct base
 	return disk_next_write(in->store, in->loop, image->name, next, err);
 }
 
-/* The chain below a top is the one that its guest had. */
-static int verify(struct vm_migrate_in *in, const struct incoming *image, struct base_error *err)
+int vm_migrate_in_open(const struct vm_migrate_in *in, const struct incoming *image, bool alone,
+		       struct disk **ret_disk, struct base_error *err)
 {
 	const struct disk_options options = {
 		.store = in->store,
@@ -348,15 +348,23 @@ static int verify(struct vm_migrate_in *in, const struct incoming *image, struct
 		.format = image->is.format,
 		.loop = in->loop,
 		.read_only = true,
+		.alone = alone,
 		.on_gone = DISK_POLICY_REPORT,
 	};
+
+	return disk_open_standby(&options, ret_disk, err);
+}
+
+/* The chain below a top is the one that its guest had. */
+static int verify(struct vm_migrate_in *in, const struct incoming *image, struct base_error *err)
+{
 	struct disk_geometry geometry;
 	struct disk *disk = NULL;
 	int code = 0;
 
 	if (!image->is.is_top)
 		return 0;
-	code = disk_open_standby(&options, &disk, err);
+	code = vm_migrate_in_open(in, image, false, &disk, err);
 	if (code < 0)
 		return code;
 	disk_geometry(disk, &geometry);

@@ -65,15 +65,6 @@ static void look_for_parent(const struct vm_migrate_in *in, const struct vm_imag
 /* A parent that came here before: by its content's id it is the same. */
 static bool is_same(const struct vm_migrate_in *in, const struct incoming *image)
 {
-	const struct disk_options options = {
-		.store = in->store,
-		.name = image->name,
-		.format = image->is.format,
-		.loop = in->loop,
-		.read_only = true,
-		.alone = true,
-		.on_gone = DISK_POLICY_REPORT,
-	};
 	struct disk_layer_info info;
 	struct store_lease lease;
 	struct disk *disk = NULL;
@@ -82,7 +73,7 @@ static bool is_same(const struct vm_migrate_in *in, const struct incoming *image
 	if (image->is.is_top || image->is.format == DISK_RAW ||
 	    disk_guid_is_zero(&image->is.data_id) ||
 	    store_lease(in->store, image->name, &lease, NULL) < 0 || lease.held ||
-	    disk_open_standby(&options, &disk, NULL) < 0)
+	    vm_migrate_in_open(in, image, true, &disk, NULL) < 0)
 		return false;
 	if (disk_layer(disk, 0, &info, NULL) == 0)
 		same = info.file_bytes == image->is.bytes &&

@@ -36,6 +36,10 @@ struct vm_migrate_in {
 BASE_MUST_CHECK int vm_migrate_do(struct disk *disk, struct disk_request *request,
 				  struct base_error *err);
 
+/* To read a file that has its final name; @alone: without its parents. */
+BASE_MUST_CHECK int vm_migrate_in_open(const struct vm_migrate_in *in, const struct incoming *image,
+				       bool alone, struct disk **ret_disk, struct base_error *err);
+
 /* Fill in what each image is and is called, and object to what cannot be.  Not 0: it cannot be
  * looked at. */
 BASE_MUST_CHECK int vm_migrate_in_look(struct vm_migrate_in *in, const struct mig_plan *plan,

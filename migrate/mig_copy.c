@@ -11,6 +11,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/crc32c.h"
+#include "migrate/mig_body.h"
 
 #define SPAN_PAGES   (MIG_SPAN_BYTES / MIG_PAGE_BYTES) /* whole words of a bitmap */
 #define BATCH_BYTES  (256u << 10)                      /* so much does not wait for company */
@@ -329,7 +330,7 @@ static int channel_round(void *context, uint64_t index, struct base_error *err)
 	struct mig_copy *copy = context;
 	uint32_t channel = (uint32_t)index;
 	struct lane *lane = &copy->lanes[channel];
-	uint8_t barrier[8] = { 0 };
+	uint8_t barrier[MIG_NUMBER_BYTES];
 	uint64_t span = next_span(copy, channel, 0, true);
 	int r = 0;
 
@@ -344,7 +345,7 @@ static int channel_round(void *context, uint64_t index, struct base_error *err)
 		r = flush(lane, err);
 	if (r == 0 && copy->images != NULL)
 		r = mig_image_send(copy->images, channel + 1, lane->link, &copy->stop, err);
-	base_put_le32(barrier, copy->round);
+	mig_barrier_encode(copy->round, barrier);
 	if (r == 0 && !atomic_load(&copy->stop))
 		r = mig_link_send(lane->link, MIG_TYPE_BARRIER, barrier, sizeof(barrier), err);
 	if (r < 0)
