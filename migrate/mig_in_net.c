@@ -14,6 +14,7 @@
 #include "base/thread.h"
 #include "migrate/mig_in_priv.h"
 
+#define NO_DESCRIPTOR_NS (100 * BASE_NS_PER_MS)
 #define OPEN_FRAME_BYTES (MIG_FRAME_BYTES + MIG_OPEN_BYTES)
 
 /* A connection that has not said OPEN. */
@@ -245,8 +246,10 @@ static void answer_door(struct door *door)
 {
 	int fd = accept4(door->in->options.listen_fd, NULL, NULL, SOCK_CLOEXEC);
 
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
+		base_sleep_ns(NO_DESCRIPTOR_NS); /* who knocks goes on knocking */
 	if (fd < 0)
-		return; /* it was gone again, or there are no descriptors just now */
+		return; /* or it was gone again */
 	if (door->count == MIG_IN_PENDING_MAX) {
 		base_closep(&fd);
 		return;
