@@ -78,6 +78,7 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 		.connect = dial,
 		.connect_context = move,
 		.channel_count = request->channel_count,
+		.quick = request->quick,
 		.pace = { .downtime_goal_ns = request->downtime_ms * BASE_NS_PER_MS,
 			  .time_limit_ns = request->time_limit_ms * BASE_NS_PER_MS,
 			  .late = request->late,
@@ -197,6 +198,8 @@ json_t *vm_move_report_json(const struct vm_move *move)
 
 	(void)json_object_set_new(object, "end", json_string(vm_move_end_name(move->end)));
 	(void)json_object_set_new(object, "to", json_string(move->request.to.text));
+	(void)json_object_set_new(object, "mode",
+				  json_string(move->request.quick ? "quick" : "live"));
 	put(object, "epoch", move->end == MIG_OUT_MOVED ? move->epoch + 1 : move->epoch);
 	for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++)
 		put(object, figures[i].key, figures[i].value);

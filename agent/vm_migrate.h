@@ -62,7 +62,8 @@ struct vm_move_request {
 	enum mig_late late;
 	bool disks_stay; /* both hosts see them: no image is sent */
 	enum mig_compress compress;
-	uint64_t bandwidth; /* bytes a second, while the VM runs; 0: as it goes */
+	bool quick;         /* held first, moved as a whole: no goal, no time limit, no action */
+	uint64_t bandwidth; /* bytes a second, while the VM runs, or quick; 0: as it goes */
 };
 #define VM_MOVE_CHANNELS          4u
 #define VM_MOVE_DOWNTIME_MS       300u

@@ -195,7 +195,28 @@ static int compress_arg(const struct vm_arg *arg, enum mig_compress *compress,
 			 "command 'migrate': argument 'compress': expected never, auto or always");
 }
 
-/* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth. */
+/* A VM that is held first has no downtime to aim at. */
+static int mode_arg(const struct vm_request *request, bool *quick, struct base_error *err)
+{
+	static const char *const live_only[] = { "downtime_ms", "time_limit_ms", "late" };
+	const struct vm_arg *arg = &request->args[8];
+
+	if (!arg->given)
+		return 0;
+	if (strcmp(arg->text, "live") != 0 && strcmp(arg->text, "quick") != 0)
+		return base_fail(err, -EINVAL,
+				 "command 'migrate': argument 'mode': expected live or quick");
+	*quick = arg->text[0] == 'q';
+	for (size_t i = 0; *quick && i < sizeof(live_only) / sizeof(live_only[0]); i++)
+		if (request->args[2 + i].given)
+			return base_fail(err, -EINVAL,
+					 "command 'migrate': argument '%s': expected none with "
+					 "mode=quick",
+					 live_only[i]);
+	return 0;
+}
+
+/* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth, mode. */
 static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
 			struct base_error *err)
 {
@@ -224,6 +245,8 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 	if (code == 0)
 		code = number_arg(&request->args[7], "bandwidth", MIG_RATE_MIN_BYTES_PER_S,
 				  INT64_MAX, &move.bandwidth, err);
+	if (code == 0)
+		code = mode_arg(request, &move.quick, err);
 	move.channel_count = (uint32_t)channels;
 	if (code == 0)
 		*ret_move = move;

@@ -3,7 +3,8 @@
  * A migration's source: one session that moves a running VM away, or leaves it where it is.
  *
  * It connects, shows the plan, copies round by round, pauses, sends the rest and lets the register
- * decide (mig_switch.h).  docs/migrate/protocol.md.
+ * decide (mig_switch.h).  docs/migrate/protocol.md.  Quick, it pauses once the destination has
+ * agreed, and the rest is all there is.
  *
  * Threads: mig_out_run() on a thread of the caller's, until the end; it makes others of its own.
  * Cancel and progress from any thread.
@@ -30,7 +31,9 @@ struct mig_out_options {
 	uint32_t channel_count; /* 1 to MIG_CHANNELS_MAX */
 	uint32_t timeout_ms;    /* nothing heard for so long: the connection is lost; 0: 10000 */
 	uint32_t retry_ms;      /* between questions to the arbiter; 0: 1000 */
-	struct mig_rate *rate;  /* borrowed; a cap shared with others, while the VM runs; or NULL */
+	struct mig_rate *rate;  /* borrowed; a cap shared with others; or NULL.  The last round of a
+				 * live move does not wait for it */
+	bool quick; /* quick migration: the VM is held first, then all goes in one round */
 	struct mig_pace_options pace;
 	enum mig_compress compress; /* never where the destination cannot */
 };

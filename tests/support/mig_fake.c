@@ -139,6 +139,7 @@ static int source_track(void *context, bool on, struct base_error *err)
 	(void)err;
 	for (uint64_t page = 0; on && page < MIG_FAKE_PAGES; page++)
 		atomic_fetch_or(&vm->log[page / 64], 1ULL << page % 64);
+	atomic_fetch_add(&vm->tracks, on ? 1 : 0);
 	vm->tracking = on;
 	return 0;
 }
@@ -160,13 +161,13 @@ static int source_harvest(void *context, uint64_t *into, struct base_error *err)
 static int source_touched(void *context, uint64_t *into, struct base_error *err)
 {
 	struct mig_fake_vm *vm = context;
+	int r = fault(vm, &vm->faults.touched, "touched", err);
 
-	(void)err;
 	memset(into, 0, MIG_FAKE_WORDS * sizeof(*into));
 	for (uint64_t page = 0; page < MIG_FAKE_PAGES; page++)
 		if (page % 5 != 0 || vm->world->written[page] != 0)
 			into[page / 64] |= 1ULL << page % 64;
-	return 0;
+	return r;
 }
 
 static int source_hold(void *context, struct base_error *err)

@@ -20,7 +20,7 @@
 
 /* How often an operation fails before it works; a negative number: always. */
 struct mig_fake_faults {
-	atomic_int hold, state, let_go, run, promise, prepare, findings, check;
+	atomic_int touched, hold, state, let_go, run, promise, prepare, findings, check;
 	atomic_int unknown_before; /* the arbiter: no answer, nothing done */
 	atomic_int unknown_after;  /* no answer, done */
 };
@@ -57,6 +57,7 @@ struct mig_fake_vm {
 	atomic_bool released;
 	atomic_bool checked; /* its guest has looked at every page since it began to run */
 	atomic_uint holds;
+	atomic_uint tracks;                /* times that tracking began */
 	void (*at)(const char *operation); /* before each of them; may be NULL */
 	uint64_t epoch;
 	uint64_t writes_done;
