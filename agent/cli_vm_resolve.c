@@ -71,6 +71,13 @@ static void explain(const struct mig_record *record, char ret_words[WORDS_BYTES]
 			       is_here(record) ? "" : peer,
 			       is_here(record) ? epoch : record->from_epoch + 1,
 			       is_here(record) ? "; where its worker is gone, start it here" : "");
+	else if (record->state == MIG_HELD_OVER)
+		(void)snprintf(ret_words, WORDS_BYTES,
+			       is_here(record) ? "decided: it stayed here, from epoch %" PRIu64
+						 " on: %s gave it back"
+					       : "decided: it has moved, at epoch %" PRIu64
+						 ", to %s",
+			       epoch, peer);
 	else if (is_here(record))
 		(void)snprintf(ret_words, WORDS_BYTES,
 			       "decided: it is this side's, at epoch %" PRIu64 "; %s", epoch,

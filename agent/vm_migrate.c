@@ -131,6 +131,13 @@ enum mig_out_end vm_move_out_end(struct vm_move *move, struct base_error *err,
 	return move->end;
 }
 
+uint64_t vm_move_epoch(const struct vm_move *move)
+{
+	uint64_t now = atomic_load(&move->epoch_now);
+
+	return now != 0 ? now : move->options.epoch;
+}
+
 int vm_move_gate_begin(struct vm_move_gate *gate, struct base_error *err)
 {
 	(void)pthread_mutex_lock(&gate->lock);

@@ -86,6 +86,8 @@ bool vm_move_is_over(const struct vm_move *move);
 /* MIG_OUT_*, with @err and @findings (borrowed until free) unless it moved. */
 enum mig_out_end vm_move_out_end(struct vm_move *move, struct base_error *err,
 				 const struct mig_findings **ret_findings);
+/* At which epoch the VM runs here after it: as before, unless it was asked for and came back. */
+uint64_t vm_move_epoch(const struct vm_move *move);
 /* Figures of the whole, once it is over; and how far it is.  NULL: no memory. */
 json_t *vm_move_report_json(const struct vm_move *move);
 json_t *vm_move_progress_json(struct vm_move *move);

@@ -38,9 +38,10 @@ struct vm_move {
 	struct mig_findings findings;
 	struct mig_out_report report;
 	/* Of the session's thread. */
-	bool quiet;    /* we have quiesced it */
-	bool given;    /* the disks were handed back, or may have been */
-	bool released; /* the VM is another's */
+	bool quiet;                 /* we have quiesced it */
+	bool given;                 /* the disks were handed back, or may have been */
+	bool released;              /* the VM is another's */
+	_Atomic uint64_t epoch_now; /* at which it runs here; 0: as when this began */
 
 	/* Destination. */
 	struct mig_in *in;

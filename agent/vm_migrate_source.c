@@ -234,6 +234,8 @@ static int run(void *vm, uint64_t epoch, struct base_error *err)
 		r = take_back(move, epoch, err);
 	if (r < 0)
 		return r;
+	if (epoch != move->epoch)
+		atomic_store(&move->epoch_now, epoch);
 	{
 		BASE_LOCKED(&move->options.gate->lock);
 
@@ -264,7 +266,7 @@ static int promise(void *vm, bool on, uint64_t epoch, struct base_error *err)
 
 	if (on)
 		return mig_promise_make(&move->keep, epoch, err);
-	return mig_promise_end(&move->keep, move->released, err);
+	return mig_promise_end(&move->keep, move->released, epoch, err);
 }
 
 static int resolved(void *vm, struct mig_register *ret_register)

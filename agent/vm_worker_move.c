@@ -391,6 +391,8 @@ void vm_worker_move_news(struct vm_worker *worker)
 		move_done(worker);
 	else
 		move_failed(worker, end, &err, findings);
+	/* The next move begins where this one has ended. */
+	worker->epoch = vm_move_epoch(worker->move);
 	vm_move_free(base_take(&worker->move));
 	if (end == MIG_OUT_MOVED)
 		vm_worker_end(worker, VM_EXIT_MOVED, "moved");

@@ -136,9 +136,12 @@ int mig_promise_make(struct mig_keep *keep, uint64_t epoch, struct base_error *e
 	return change(keep, &wish, NULL, err);
 }
 
-int mig_promise_end(struct mig_keep *keep, bool moved, struct base_error *err)
+int mig_promise_end(struct mig_keep *keep, bool moved, uint64_t epoch, struct base_error *err)
 {
-	struct mig_wish end = { .kind = MIG_RECORD_PROMISE, .step = mig_step_promise_end };
+	struct mig_wish end = { .kind = MIG_RECORD_PROMISE,
+				.step = mig_step_promise_end,
+				.epoch = epoch,
+				.owner = moved ? MIG_DESTINATION : MIG_SOURCE };
 	struct mig_wish wish = { .kind = MIG_RECORD_REGISTER, .step = mig_step_moved };
 	struct mig_record record;
 	int code =
@@ -190,6 +193,11 @@ static int start_beside(const struct mig_record *record, uint64_t *ret_epoch,
 				 "'%s' was left to '%s' by 'godwit vm resolve': expected it to be "
 				 "started there",
 				 record->name, record->peer);
+	if (record->state == MIG_HELD_OVER && record->now.owner == MIG_DESTINATION)
+		return base_fail(err, -EPROTO,
+				 "'%s' has moved to '%s', at epoch %" PRIu64
+				 ": expected it to be started there",
+				 record->name, record->peer, record->now.epoch);
 	if (record->kind == MIG_RECORD_REGISTER && record->now.owner == MIG_SOURCE &&
 	    record->state == MIG_HELD_ALL_HERE)
 		return base_fail(err, -EPROTO,

@@ -24,6 +24,7 @@ static const char *const states[MIG_HELD_STATES] = {
 	[MIG_HELD_ALL_HERE] = "all here", [MIG_HELD_ACTIVATING] = "activating",
 	[MIG_HELD_RUNS] = "runs",         [MIG_HELD_LEFT] = "left",
 	[MIG_HELD_PROMISED] = "promised", [MIG_HELD_RESOLVED] = "resolved",
+	[MIG_HELD_OVER] = "over",
 };
 
 const char *mig_record_kind_name(enum mig_record_kind kind)
@@ -91,6 +92,8 @@ static bool can_be(const struct mig_record *record)
 	if (record->kind == MIG_RECORD_PROMISE) {
 		if (record->state == MIG_HELD_PROMISED)
 			return begun;
+		if (record->state == MIG_HELD_OVER)
+			return here || back;
 		return record->state == MIG_HELD_RESOLVED && steps == 2 &&
 		       (record->now.owner == MIG_SOURCE || record->now.owner == MIG_DESTINATION);
 	}
@@ -107,6 +110,7 @@ static bool can_be(const struct mig_record *record)
 	case MIG_HELD_INVALID:
 	case MIG_HELD_PROMISED:
 	case MIG_HELD_RESOLVED:
+	case MIG_HELD_OVER:
 	case MIG_HELD_STATES:
 	default:
 		return false;

@@ -28,6 +28,7 @@ enum mig_record_state {
 	MIG_HELD_LEFT,
 	MIG_HELD_PROMISED,
 	MIG_HELD_RESOLVED,
+	MIG_HELD_OVER,
 	MIG_HELD_STATES
 };
 

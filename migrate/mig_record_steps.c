@@ -197,7 +197,7 @@ int mig_step_leave(const struct mig_record *now, const struct mig_wish *wish,
 int mig_step_promise(const struct mig_record *now, const struct mig_wish *wish,
 		     struct mig_record *next, struct base_error *err)
 {
-	bool resolved = now != NULL && now->state == MIG_HELD_RESOLVED;
+	bool over = now != NULL && now->state != MIG_HELD_PROMISED;
 
 	*next = wish->whose;
 	next->kind = MIG_RECORD_PROMISE;
@@ -206,10 +206,11 @@ int mig_step_promise(const struct mig_record *now, const struct mig_wish *wish,
 	next->now = (struct mig_register){ .epoch = wish->epoch, .owner = MIG_SOURCE };
 	if (now == NULL)
 		return MIG_CHANGE_WRITE;
-	if (same_migration(now, wish) && (resolved || now->from_epoch != wish->epoch))
+	if (same_migration(now, wish) && (over || now->from_epoch != wish->epoch))
 		return refuse(now, -EPROTO, "promise", "a migration that begins", err);
-	if (wish->epoch < now->now.epoch ||
-	    (resolved && now->now.owner == MIG_DESTINATION && wish->epoch == now->now.epoch))
+	/* The other side ran it at the next epoch at most: from there it may have come back. */
+	if (now->now.owner == MIG_DESTINATION ? wish->epoch <= now->from_epoch + 1
+					      : wish->epoch < now->now.epoch)
 		return refuse(now, -ESTALE, "promise", "an earlier life of it", err);
 	return MIG_CHANGE_WRITE;
 }
@@ -217,11 +218,29 @@ int mig_step_promise(const struct mig_record *now, const struct mig_wish *wish,
 int mig_step_promise_end(const struct mig_record *now, const struct mig_wish *wish,
 			 struct mig_record *next, struct base_error *err)
 {
-	(void)next;
+	bool moved = wish->owner == MIG_DESTINATION;
+
 	(void)err;
-	if (now != NULL && !same_migration(now, wish))
+	if (now == NULL)
+		return MIG_CHANGE_REMOVE; /* that it is gone may not be durable */
+	if (!same_migration(now, wish))
 		return MIG_CHANGE_NONE;
-	return MIG_CHANGE_REMOVE; /* also where it is gone: that may not be durable */
+	*next = *now;
+	next->state = MIG_HELD_OVER;
+	next->now = (struct mig_register){ .epoch = moved ? now->from_epoch + 1 : wish->epoch,
+					   .owner = wish->owner };
+	/* It runs on as if nothing had been, or at an epoch that somebody else keeps. */
+	if (wish->epoch <= now->from_epoch && !moved)
+		return MIG_CHANGE_REMOVE;
+#ifdef GODWIT_MUTANT_MIG_RECORD_OVER
+	return MIG_CHANGE_REMOVE;
+#endif
+	if (mig_record_check(next, NULL) < 0)
+		return MIG_CHANGE_REMOVE;
+	return now->state == MIG_HELD_OVER && now->now.epoch == next->now.epoch &&
+			       now->now.owner == next->now.owner
+		       ? MIG_CHANGE_NONE
+		       : MIG_CHANGE_WRITE;
 }
 
 int mig_step_moved(const struct mig_record *now, const struct mig_wish *wish,

@@ -101,12 +101,14 @@ struct mig_arbiter mig_register_arbiter(struct mig_keep *keep);
  * The source's promise.
  *
  * make: before the arbiter is asked.  -ESTALE the VM has a record of a later epoch here.
- * end: the VM runs here again; or, @moved, it is gone from here: then this side's own register of
- * it goes as well, before.  Without a record there is nothing to do.
+ * end: the VM runs here again, at @epoch; or, @moved, it is gone from here: then this side's own
+ * register of it goes as well, before.  What the next start has to know stays: that it is another's
+ * now, or at which epoch it came back.  Without a record there is nothing to do.
  * answer: 1 an operator has decided, 0 not.
  */
 BASE_MUST_CHECK int mig_promise_make(struct mig_keep *keep, uint64_t epoch, struct base_error *err);
-BASE_MUST_CHECK int mig_promise_end(struct mig_keep *keep, bool moved, struct base_error *err);
+BASE_MUST_CHECK int mig_promise_end(struct mig_keep *keep, bool moved, uint64_t epoch,
+				    struct base_error *err);
 BASE_MUST_CHECK int mig_promise_answer(struct mig_keep *keep, struct mig_register *ret_register,
 				       struct base_error *err);
 

@@ -98,9 +98,11 @@ static int decide_promise(const struct mig_record *now, const struct mig_wish *w
 	enum mig_side owner = wish->here ? MIG_SOURCE : MIG_DESTINATION;
 	int code;
 
+	if (now->state != MIG_HELD_PROMISED && now->now.owner == owner)
+		return MIG_CHANGE_NONE;
+	if (now->state == MIG_HELD_OVER && owner == MIG_DESTINATION)
+		return refuse(now, "it came back and runs here: expected it to stay so", err);
 	if (now->state == MIG_HELD_RESOLVED) {
-		if (now->now.owner == owner)
-			return MIG_CHANGE_NONE;
 		return refuse(now, "it was decided otherwise: expected it to stay so", err);
 	}
 	code = wish->here

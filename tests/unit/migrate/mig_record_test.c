@@ -150,6 +150,9 @@ Test(mig_record, which_records_there_can_be)
 		"promise promised 0 source",
 		"promise resolved 2 source",
 		"promise resolved 2 destination",
+		"promise over 1 source",
+		"promise over 1 destination",
+		"promise over 2 source",
 	};
 	struct mig_record record = sample();
 	size_t count = 0;

@@ -90,7 +90,17 @@ static int do_promise(struct mig_keep *keep)
 
 static int do_promise_end(struct mig_keep *keep)
 {
-	return mig_promise_end(keep, true, &err);
+	return mig_promise_end(keep, false, 7, &err);
+}
+
+static int do_promise_moved(struct mig_keep *keep)
+{
+	return mig_promise_end(keep, true, 7, &err);
+}
+
+static int do_promise_back(struct mig_keep *keep)
+{
+	return mig_promise_end(keep, false, 9, &err);
 }
 
 static const struct change {
@@ -113,6 +123,8 @@ static const struct change {
 	  false },
 	{ "promise", prepare_nothing, do_promise, MIG_RECORD_PROMISE, false, true },
 	{ "end of a promise", prepare_promise, do_promise_end, MIG_RECORD_PROMISE, true, false },
+	{ "moved", prepare_promise, do_promise_moved, MIG_RECORD_PROMISE, true, true },
+	{ "came back", prepare_promise, do_promise_back, MIG_RECORD_PROMISE, true, true },
 };
 #define CHANGES (sizeof(changes) / sizeof(changes[0]))
 

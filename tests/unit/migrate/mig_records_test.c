@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "migrate/mig_resolve.h"
 #include "tests/support/alloc_fail.h"
 #include "tests/unit/migrate/mig_records_rig.h"
 
@@ -179,13 +180,13 @@ Test(mig_records, promise_comes_and_goes, .init = begin, .fini = end)
 	struct mig_register now;
 
 	cr_assert_eq(mig_promise_answer(&keep, &now, &err), 0);
-	cr_assert_eq(mig_promise_end(&keep, false, &err), 0);
+	cr_assert_eq(mig_promise_end(&keep, false, 7, &err), 0);
 	cr_assert_eq(mig_promise_make(&keep, 7, &err), 0, "%s", err.text);
 	cr_assert_eq(mig_promise_make(&keep, 7, &err), 0, "it may have been unknown");
 	cr_assert_eq(mig_promise_make(&keep, 8, &err), -EPROTO);
 	cr_assert_eq(on_disk(MIG_RECORD_PROMISE).state, MIG_HELD_PROMISED);
 	cr_assert_eq(mig_promise_answer(&keep, &now, &err), 0);
-	cr_assert_eq(mig_promise_end(&keep, false, &err), 0);
+	cr_assert_eq(mig_promise_end(&keep, false, 7, &err), 0);
 	cr_assert_not(is_there(MIG_RECORD_PROMISE));
 }
 
@@ -196,7 +197,7 @@ Test(mig_records, promise_beside_an_older_one, .init = begin, .fini = end)
 
 	cr_assert_eq(mig_promise_make(&keep, 7, &err), 0);
 	cr_assert_eq(mig_promise_make(&other, 6, &err), -ESTALE);
-	cr_assert_eq(mig_promise_end(&other, true, &err), 0, "it is not this one's");
+	cr_assert_eq(mig_promise_end(&other, true, 6, &err), 0, "it is not this one's");
 	cr_assert(is_there(MIG_RECORD_PROMISE));
 	cr_assert_eq(mig_promise_make(&other, 7, &err), 0, "its end could not be written");
 	cr_assert_str_eq(on_disk(MIG_RECORD_PROMISE).peer, "10.0.0.2:7011");
@@ -213,17 +214,18 @@ Test(mig_records, moving_on_takes_the_register_along, .init = begin, .fini = end
 	cr_assert_eq(mig_register_activate(&came, 8, &err), 0);
 	cr_assert_eq(mig_register_runs(&came, &err), 0);
 	cr_assert_eq(mig_promise_make(&goes, 8, &err), 0);
-	cr_assert_eq(mig_promise_end(&goes, false, &err), 0);
+	cr_assert_eq(mig_promise_end(&goes, false, 8, &err), 0);
 	cr_assert(is_there(MIG_RECORD_REGISTER), "it stays");
 	cr_assert_eq(mig_promise_make(&goes, 8, &err), 0);
-	cr_assert_eq(mig_promise_end(&goes, true, &err), 0);
+	cr_assert_eq(mig_promise_end(&goes, true, 8, &err), 0);
 	cr_assert_not(is_there(MIG_RECORD_REGISTER));
-	cr_assert_not(is_there(MIG_RECORD_PROMISE));
+	cr_assert_eq(on_disk(MIG_RECORD_PROMISE).state, MIG_HELD_OVER);
 
 	/* It has come back before that was written: what it came with stays. */
+	cr_assert_eq(unlinkat(folder_fd, "web.promise", 0), 0);
 	cr_assert_eq(mig_promise_make(&goes, 8, &err), 0);
 	left_behind(id_one, "host", MIG_HELD_ALL_HERE, 9, 9, MIG_SOURCE);
-	cr_assert_eq(mig_promise_end(&goes, true, &err), 0);
+	cr_assert_eq(mig_promise_end(&goes, true, 8, &err), 0);
 	cr_assert(is_there(MIG_RECORD_REGISTER));
 }
 
@@ -269,6 +271,62 @@ Test(mig_records, starting_beside_a_promise, .init = begin, .fini = end)
 	may_start(100, -EPROTO, 0);
 	left_behind(id_two, "host", MIG_HELD_RUNS, 8, 9, MIG_DESTINATION); /* it came back */
 	may_start(0, 0, 9);
+}
+
+/* A VM that has moved is not started from what is old; until it has come back. */
+Test(mig_records, starting_what_has_moved, .init = begin, .fini = end)
+{
+	struct mig_keep keep = one();
+	struct mig_keep other = keep_of(id_two, "10.0.0.2:7011");
+
+	cr_assert_eq(mig_promise_make(&keep, 7, &err), 0);
+	cr_assert_eq(mig_promise_end(&keep, true, 7, &err), 0);
+	cr_assert_eq(mig_promise_end(&keep, true, 7, &err), 0, "again");
+	may_start(0, -EPROTO, 0);
+	cr_assert_not_null(strstr(err.text, "has moved to '10.0.0.1:7011', at epoch 8"), "%s",
+			   err.text);
+	may_start(100, -EPROTO, 0);
+	cr_assert_eq(mig_promise_make(&keep, 7, &err), -EPROTO, "it is over");
+	cr_assert_eq(mig_promise_make(&other, 8, &err), -ESTALE, "it runs there");
+	left_behind(id_two, "host", MIG_HELD_RUNS, 8, 9, MIG_DESTINATION); /* it came back */
+	may_start(0, 0, 9);
+	cr_assert_eq(mig_promise_make(&other, 9, &err), 0, "%s", err.text);
+}
+
+/* A VM that was asked for and came back: the epoch is not forgotten with its worker. */
+Test(mig_records, starting_what_came_back, .init = begin, .fini = end)
+{
+	struct mig_keep keep = one();
+	struct mig_keep other = keep_of(id_two, "10.0.0.2:7011");
+
+	for (uint64_t epoch = 8; epoch <= 9; epoch++) {
+		cr_assert_eq(mig_promise_make(&keep, 7, &err), 0);
+		cr_assert_eq(mig_promise_end(&keep, false, epoch, &err), 0);
+		may_start(0, 0, epoch);
+		may_start(epoch - 1, -ESTALE, 0);
+		cr_assert_eq(mig_promise_make(&other, epoch - 1, &err), -ESTALE);
+		cr_assert_eq(unlinkat(folder_fd, "web.promise", 0), 0);
+	}
+	cr_assert_eq(mig_promise_make(&keep, 7, &err), 0);
+	cr_assert_eq(mig_promise_end(&keep, false, 9, &err), 0);
+	cr_assert_eq(mig_promise_make(&other, 9, &err), 0, "%s", err.text);
+	/* An epoch that an arbiter of a cluster's gave, which keeps it. */
+	cr_assert_eq(mig_promise_end(&other, false, 19, &err), 0);
+	cr_assert_not(is_there(MIG_RECORD_PROMISE));
+}
+
+/* An operator gave it to the other side; it ran there, and came from there again. */
+Test(mig_records, a_promise_after_what_an_operator_gave_away, .init = begin, .fini = end)
+{
+	const struct mig_resolve there = { .here = false };
+	struct mig_keep given = one();
+	struct mig_keep keep = keep_of(id_two, "10.0.0.2:7011");
+	struct mig_record record;
+
+	cr_assert_eq(mig_promise_make(&given, 7, &err), 0);
+	cr_assert_eq(mig_resolve_decide(records, "web", &there, &record, &err), 1);
+	cr_assert_eq(mig_promise_make(&keep, 8, &err), -ESTALE, "at 8 it ran there");
+	cr_assert_eq(mig_promise_make(&keep, 9, &err), 0, "%s", err.text);
 }
 
 /* --- damage --- */

@@ -113,6 +113,12 @@ static const struct row {
 	  REFUSED },
 	{ MIG_HELD_RESOLVED, 9, MIG_DESTINATION, false, REFUSED, REFUSED,
 	  IS_SO(9, MIG_DESTINATION) },
+	{ MIG_HELD_OVER, 8, MIG_DESTINATION, false, REFUSED, DECIDED(9, MIG_SOURCE),
+	  IS_SO(8, MIG_DESTINATION) },
+	{ MIG_HELD_OVER, 8, MIG_SOURCE, false, IS_SO(8, MIG_SOURCE), IS_SO(8, MIG_SOURCE),
+	  REFUSED },
+	{ MIG_HELD_OVER, 9, MIG_SOURCE, false, IS_SO(9, MIG_SOURCE), IS_SO(9, MIG_SOURCE),
+	  REFUSED },
 };
 
 Test(mig_resolve, every_record, .init = begin, .fini = end)
@@ -309,13 +315,13 @@ static void source_does(const struct mig_action *action)
 		source_asks(action->epoch, action->owner);
 		break;
 	case MIG_DO_RUN:
-		cr_assert_eq(mig_promise_end(&src.keep, false, &err), 0);
+		cr_assert_eq(mig_promise_end(&src.keep, false, action->epoch, &err), 0);
 		starts(&src);
 		post_kind(&src, MIG_EV_RUNS);
 		break;
 	case MIG_DO_RELEASE:
 		src.released = true;
-		cr_assert_eq(mig_promise_end(&src.keep, true, &err), 0);
+		cr_assert_eq(mig_promise_end(&src.keep, true, source.epoch, &err), 0);
 		break;
 	case MIG_DO_RETRY:
 		src.retries = true;
