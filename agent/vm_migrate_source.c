@@ -75,18 +75,22 @@ static const uint8_t *memory(void *vm)
 	return hv_slat_pages(slat, 0, hv_slat_page_count(slat));
 }
 
-/* The first harvest names every page, which is for those who do not ask what was touched. */
+/* Holes are forgotten at once, as nobody is going to read them; all else stays writable until it is
+ * read. */
 static int track_on(struct hv_slat *slat, struct base_error *err)
 {
-	BASE_FREE uint64_t *all = malloc(hv_slat_word_count(slat) * sizeof(*all));
+	BASE_FREE uint64_t *bits = malloc(hv_slat_word_count(slat) * sizeof(*bits));
 	int r = 0;
 
-	if (all == NULL)
+	if (bits == NULL)
 		return base_fail(err, -ENOMEM, "bitmap of memory");
 	r = hv_slat_start(slat, err);
 	if (r < 0)
 		return r;
-	r = hv_slat_harvest(slat, all, NULL, err);
+	hv_slat_touched(slat, bits, NULL);
+	for (size_t i = 0; i < hv_slat_word_count(slat); i++)
+		bits[i] = ~bits[i];
+	r = hv_slat_dirty_clear(slat, 0, hv_slat_page_count(slat), bits, err);
 	if (r < 0)
 		(void)!hv_slat_stop(slat, NULL);
 	return r;
@@ -102,11 +106,20 @@ static int track(void *vm, bool on, struct base_error *err)
 	return hv_slat_is_tracking(slat) ? hv_slat_stop(slat, err) : 0;
 }
 
-static int harvest(void *vm, uint64_t *into, struct base_error *err)
+static int dirty_get(void *vm, uint64_t *into, struct base_error *err)
 {
 	struct vm_move *move = vm;
 
-	return hv_slat_harvest(hv_machine_slat(move->options.machine), into, NULL, err);
+	return hv_slat_dirty_get(hv_machine_slat(move->options.machine), into, err);
+}
+
+static int dirty_clear(void *vm, uint64_t first_page, uint64_t page_count, const uint64_t *bits,
+		       struct base_error *err)
+{
+	struct vm_move *move = vm;
+
+	return hv_slat_dirty_clear(hv_machine_slat(move->options.machine), first_page, page_count,
+				   bits, err);
 }
 
 static int touched(void *vm, uint64_t *into, struct base_error *err)
@@ -309,7 +322,7 @@ const struct mig_source_vm vm_move_source = {
 	.plan = plan_vm,
 	.memory = memory,
 	.track = track,
-	.harvest = harvest,
+	.dirty = { .get = dirty_get, .clear = dirty_clear },
 	.touched = touched,
 	.images = &images,
 	.hold = hold,

@@ -31,7 +31,6 @@ struct hv_slat {
 	_Atomic uint64_t *marks; /* own writes */
 	pthread_mutex_t lock;    /* leaf: start, harvest, stop */
 	atomic_bool tracking;
-	bool first_harvest; /* names every page */
 	struct hv_slat_cost cost;
 };
 
@@ -152,6 +151,20 @@ size_t hv_slat_word_count(const struct hv_slat *slat)
 	return slat->word_count;
 }
 
+/* The bits of a bitmap's word @index that are pages. */
+static uint64_t valid_bits(const struct hv_slat *slat, size_t index)
+{
+	unsigned int tail = (unsigned int)(slat->page_count % 64);
+
+	return index + 1 == slat->word_count && tail != 0 ? (1ULL << tail) - 1 : ~0ULL;
+}
+
+static void mark_all(struct hv_slat *slat)
+{
+	for (size_t i = 0; i < slat->word_count; i++)
+		atomic_store(&slat->marks[i], valid_bits(slat, i));
+}
+
 int hv_slat_start(struct hv_slat *slat, struct base_error *err)
 {
 	BASE_LOCKED(&slat->lock);
@@ -164,7 +177,7 @@ int hv_slat_start(struct hv_slat *slat, struct base_error *err)
 		(void)set_slots(slat, 0, NULL);
 		return base_fail_within(err, r, "dirty tracking");
 	}
-	slat->first_harvest = true;
+	mark_all(slat);
 	atomic_store(&slat->tracking, true);
 	return 0;
 }
@@ -184,25 +197,51 @@ bool hv_slat_is_tracking(const struct hv_slat *slat)
 	return atomic_load(&slat->tracking);
 }
 
-/* KVM's log of one slot, copied and then cleared page by page that it names. */
-static int harvest_slot(struct hv_slat *slat, uint32_t index, uint64_t *into,
-			struct base_error *err)
+/* KVM's log of one slot, copied. */
+static int get_slot(struct hv_slat *slat, uint32_t index, uint64_t *into, struct base_error *err)
 {
 	const struct hv_ram_range *slot = &slat->slots[index];
-	uint64_t *words =
-		into + (slot->ram_offset >> HV_PAGE_SHIFT) / 64; /* slots start on whole words */
+	/* Slots start on whole words. */
+	uint64_t *words = into + (slot->ram_offset >> HV_PAGE_SHIFT) / 64;
 	struct kvm_dirty_log get = { .slot = index, .dirty_bitmap = words };
-	struct kvm_clear_dirty_log clear = {
-		.slot = index,
-		.num_pages = (uint32_t)(slot->size_bytes >> HV_PAGE_SHIFT),
-		.dirty_bitmap = words,
-	};
 
 	if (ioctl(slat->vm_fd, KVM_GET_DIRTY_LOG, &get) < 0)
 		return base_fail_errno(err, -errno, "KVM_GET_DIRTY_LOG of slot %u", index);
+	return 0;
+}
+
+/* @bits: of @page_count pages of the slot from @first_page on, which begins a word. */
+static int clear_slot(struct hv_slat *slat, uint32_t index, uint64_t first_page,
+		      uint64_t page_count, const uint64_t *bits, struct base_error *err)
+{
+	struct kvm_clear_dirty_log clear = {
+		.slot = index,
+		.num_pages = (uint32_t)page_count,
+		.first_page = first_page,
+		.dirty_bitmap = (void *)(uintptr_t)bits, /* which KVM reads only */
+	};
+
 	if (ioctl(slat->vm_fd, KVM_CLEAR_DIRTY_LOG, &clear) < 0)
 		return base_fail_errno(err, -errno, "KVM_CLEAR_DIRTY_LOG of slot %u", index);
 	return 0;
+}
+
+/* KVM's log, copied; and, if @forget, then cleared page by page that it names. */
+static int read_log(struct hv_slat *slat, uint64_t *into, bool forget, struct base_error *err)
+{
+	int r = 0;
+
+	if (slat->vm_fd < 0)
+		memset(into, 0, slat->word_count * sizeof(*into));
+	for (uint32_t i = 0; i < slat->slot_count && slat->vm_fd >= 0 && r == 0; i++) {
+		const struct hv_ram_range *slot = &slat->slots[i];
+
+		r = get_slot(slat, i, into, err);
+		if (r == 0 && forget)
+			r = clear_slot(slat, i, 0, slot->size_bytes >> HV_PAGE_SHIFT,
+				       into + (slot->ram_offset >> HV_PAGE_SHIFT) / 64, err);
+	}
+	return r;
 }
 
 static uint64_t merge_marks(struct hv_slat *slat, uint64_t *into)
@@ -221,11 +260,8 @@ static uint64_t merge_marks(struct hv_slat *slat, uint64_t *into)
 
 static uint64_t name_all(const struct hv_slat *slat, uint64_t *into)
 {
-	unsigned int tail = (unsigned int)(slat->page_count % 64);
-
-	memset(into, 0xff, slat->word_count * sizeof(*into));
-	if (tail != 0)
-		into[slat->word_count - 1] = (1ULL << tail) - 1;
+	for (size_t i = 0; i < slat->word_count; i++)
+		into[i] = valid_bits(slat, i);
 	return slat->page_count;
 }
 
@@ -235,35 +271,67 @@ int hv_slat_harvest(struct hv_slat *slat, uint64_t *into, uint64_t *ret_page_cou
 	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);
 	uint64_t ioctl_ns = 0;
 	uint64_t count;
+	int r;
 	BASE_LOCKED(&slat->lock);
 
 	if (!atomic_load(&slat->tracking))
 		return base_fail(err, -EPROTO, "dirty tracking is off");
-	if (slat->vm_fd < 0)
-		memset(into, 0, slat->word_count * sizeof(*into));
-	else
-		ioctl_ns = base_clock_boot_ns(&base_clock_system);
-	for (uint32_t i = 0; i < slat->slot_count && slat->vm_fd >= 0; i++) {
-		int r = harvest_slot(slat, i, into, err);
-
-		if (r < 0) {
-			slat->first_harvest =
-				true; /* what was lost is named next time, with all else */
-			(void)name_all(slat, into);
-			return r;
-		}
+	r = read_log(slat, into, true, err);
+	if (r < 0) {
+		mark_all(slat); /* what was lost is named next time, with all else */
+		(void)name_all(slat, into);
+		return r;
 	}
-	if (slat->vm_fd >= 0)
-		ioctl_ns = base_clock_boot_ns(&base_clock_system) - ioctl_ns;
+	ioctl_ns = base_clock_boot_ns(&base_clock_system) - begin_ns;
 	count = merge_marks(slat, into);
-	if (slat->first_harvest) {
-		count = name_all(slat, into);
-		slat->first_harvest = false;
-	}
 	if (ret_page_count != NULL)
 		*ret_page_count = count;
 	slat->cost.ioctl_ns = ioctl_ns;
 	slat->cost.total_ns = base_clock_boot_ns(&base_clock_system) - begin_ns;
+	return 0;
+}
+
+int hv_slat_dirty_get(struct hv_slat *slat, uint64_t *into, struct base_error *err)
+{
+	int r;
+	BASE_LOCKED(&slat->lock);
+
+	if (!atomic_load(&slat->tracking))
+		return base_fail(err, -EPROTO, "dirty tracking is off");
+	r = read_log(slat, into, false, err);
+	for (size_t i = 0; r == 0 && i < slat->word_count; i++)
+		into[i] |= atomic_load_explicit(&slat->marks[i], memory_order_relaxed);
+	return r;
+}
+
+int hv_slat_dirty_clear(struct hv_slat *slat, uint64_t first_page, uint64_t page_count,
+			const uint64_t *bits, struct base_error *err)
+{
+	uint64_t end = first_page + page_count;
+
+	base_assert(first_page % 64 == 0 && first_page <= slat->page_count &&
+		    page_count <= slat->page_count - first_page &&
+		    (page_count % 64 == 0 || end == slat->page_count));
+	if (!atomic_load(&slat->tracking))
+		return base_fail(err, -EPROTO, "dirty tracking is off");
+	for (uint64_t i = 0; i < (page_count + 63) / 64; i++)
+		/* Acquire: the pages are not read before it. */
+		if ((atomic_load_explicit(&slat->marks[first_page / 64 + i], memory_order_acquire) &
+		     bits[i]) != 0)
+			(void)atomic_fetch_and(&slat->marks[first_page / 64 + i], ~bits[i]);
+	for (uint32_t i = 0; i < slat->slot_count && slat->vm_fd >= 0; i++) {
+		uint64_t slot_first = slat->slots[i].ram_offset >> HV_PAGE_SHIFT;
+		uint64_t slot_end = slot_first + (slat->slots[i].size_bytes >> HV_PAGE_SHIFT);
+		uint64_t from = first_page > slot_first ? first_page : slot_first;
+		uint64_t to = end < slot_end ? end : slot_end;
+		int r = 0;
+
+		if (from < to)
+			r = clear_slot(slat, i, from - slot_first, to - from,
+				       bits + (from - first_page) / 64, err);
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
 

@@ -12,6 +12,10 @@
  *     that the caller's read misses is named by the next harvest.
  *   - stop: the log is dropped; writes cost nothing extra any more.
  *
+ * A harvest in two halves, for who wants a page to stay writable at no cost until it is read:
+ * get names what is dirty and forgets nothing; clear forgets pages one range at a time, right
+ * before they are read.  Only a page that was cleared costs its next writer a fault.
+ *
  * Guest writes come from KVM's dirty log (manual protect, initially all set), this
  * process's own writes from an atomic bitmap here.  Own writes go through
  * hv_slat_write() or a write window, which mark the pages after the last byte
@@ -20,8 +24,8 @@
  *
  * Bitmaps: uint64_t words, bit i of word w is RAM page 64 * w + i.
  *
- * Accessors: any thread.  start, harvest, stop: one thread at a time (they take
- * the module's own leaf lock).
+ * Accessors and clear: any thread.  start, harvest, get, stop: one thread at a time (they take
+ * the module's own leaf lock); beside a clear only get, which names its pages or does not.
  */
 #ifndef HYPERVISOR_SLAT_H
 #define HYPERVISOR_SLAT_H
@@ -71,6 +75,24 @@ BASE_MUST_CHECK int hv_slat_start(struct hv_slat *slat, struct base_error *err);
  */
 BASE_MUST_CHECK int hv_slat_harvest(struct hv_slat *slat, uint64_t *into, uint64_t *ret_page_count,
 				    struct base_error *err);
+
+/**
+ * hv_slat_dirty_get - name what was written and not forgotten; all pages after a start.
+ * @into: hv_slat_word_count() words; overwritten.  Nothing is forgotten.
+ * 0; -EPROTO when tracking is off; errno of the KVM ioctl.
+ */
+BASE_MUST_CHECK int hv_slat_dirty_get(struct hv_slat *slat, uint64_t *into, struct base_error *err);
+
+/**
+ * hv_slat_dirty_clear - forget pages before they are read.
+ * @first_page: of whole words; @page_count: whole words, or up to the last page.
+ * @bits: the pages among them, from bit 0 of its first word on.
+ * A write that comes after is named again.  0; -EPROTO when tracking is off; errno of the KVM
+ * ioctl: some are forgotten and some are not.
+ */
+BASE_MUST_CHECK int hv_slat_dirty_clear(struct hv_slat *slat, uint64_t first_page,
+					uint64_t page_count, const uint64_t *bits,
+					struct base_error *err);
 BASE_MUST_CHECK int hv_slat_stop(struct hv_slat *slat, struct base_error *err);
 bool hv_slat_is_tracking(const struct hv_slat *slat);
 

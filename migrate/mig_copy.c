@@ -41,6 +41,9 @@ struct mig_copy {
 	struct lane lanes[MIG_CHANNELS_MAX];
 	struct base_pool *pool;
 	struct mig_image *images;
+	const struct mig_dirty_ops *log; /* NULL: nothing is logged */
+	void *log_context;
+	struct mig_heat *heat; /* of the first round; NULL: nothing is logged */
 	uint64_t *generations; /* of each span: the last that was sent; its channel's */
 
 	/* The round under way. */
@@ -84,6 +87,8 @@ int mig_copy_new(const struct mig_copy_options *options, struct mig_copy **ret_c
 	copy->channel_count = options->channel_count;
 	copy->pool = options->pool;
 	copy->images = options->images;
+	copy->log = options->log;
+	copy->log_context = options->log_context;
 	for (uint32_t i = 0; i < options->channel_count && r == 0; i++)
 		r = lane_new(&copy->lanes[i], options->links[i], options->compress);
 	copy->generations = calloc(copy->span_count + 1, sizeof(*copy->generations));
@@ -91,6 +96,12 @@ int mig_copy_new(const struct mig_copy_options *options, struct mig_copy **ret_c
 		mig_copy_free(copy);
 		return base_fail(err, -ENOMEM, "migration: copy of %" PRIu64 " pages",
 				 options->page_count);
+	}
+	if (copy->log != NULL)
+		r = mig_heat_new(copy->log, copy->log_context, copy->page_count, &copy->heat, err);
+	if (r < 0) {
+		mig_copy_free(copy);
+		return r;
 	}
 	*ret_copy = copy;
 	return 0;
@@ -104,6 +115,7 @@ void mig_copy_free(struct mig_copy *copy)
 		free(copy->lanes[i].plain);
 		free(copy->lanes[i].packed);
 	}
+	mig_heat_free(copy->heat);
 	free(copy->generations);
 	free(copy);
 }
@@ -287,13 +299,30 @@ static int send_pages(struct mig_copy *copy, struct lane *lane, uint64_t first, 
 	return r;
 }
 
+/* What is written from now on is in the log again.  A VM that stands still writes nothing. */
+static int forget(struct mig_copy *copy, uint64_t first, uint64_t end, struct base_error *err)
+{
+	if (copy->log == NULL || copy->last)
+		return 0;
+	return copy->log->clear(copy->log_context, first, end - first, &copy->dirty[first / 64],
+				err);
+}
+
 /* Runs of dirty pages that are all zero or all not. */
 static int send_span(struct mig_copy *copy, struct lane *lane, uint64_t span,
 		     struct base_error *err)
 {
 	uint64_t page = span * SPAN_PAGES;
 	uint64_t end = page + SPAN_PAGES < copy->page_count ? page + SPAN_PAGES : copy->page_count;
+	int gone = 0;
 
+	if (next_dirty(copy, page, end) == end)
+		return 0;
+#ifndef GODWIT_MUTANT_MIG_CLEAR_LATE
+	gone = forget(copy, page, end, err);
+#endif
+	if (gone < 0)
+		return gone;
 	for (page = next_dirty(copy, page, end); page < end; page = next_dirty(copy, page, end)) {
 		uint64_t first = page;
 		bool zero = false;
@@ -309,7 +338,12 @@ static int send_span(struct mig_copy *copy, struct lane *lane, uint64_t span,
 		if (r < 0)
 			return r;
 	}
-	return 0;
+#ifdef GODWIT_MUTANT_MIG_CLEAR_LATE
+	gone = flush(lane, err);
+	if (gone == 0)
+		gone = forget(copy, span * SPAN_PAGES, end, err);
+#endif
+	return gone;
 }
 
 /* --- a round --- */
@@ -325,22 +359,58 @@ static uint64_t next_span(struct mig_copy *copy, uint32_t channel, uint64_t span
 	return channel; /* mig_channel_of() of memory: span modulo the channels */
 }
 
+static int in_order(struct mig_copy *copy, struct lane *lane, uint32_t channel,
+		    struct base_error *err)
+{
+	uint64_t span = next_span(copy, channel, 0, true);
+	int r = 0;
+
+	while (r == 0 && span < copy->span_count && !atomic_load(&copy->stop)) {
+		r = send_span(copy, lane, span, err);
+		span = next_span(copy, channel, span, false);
+	}
+	return r;
+}
+
+/*
+ * The first round: spans in an order that has nothing to do with where they are, since what the
+ * guest writes is seldom spread evenly, and it takes a while until it is known; those that it
+ * writes to behind all others.  A span that was sent has a generation.
+ */
+static int by_heat(struct mig_copy *copy, struct lane *lane, uint32_t channel,
+		   struct base_error *err)
+{
+	uint64_t count =
+		(copy->span_count + copy->channel_count - 1 - channel) / copy->channel_count;
+	uint64_t stride = mig_heat_stride(count);
+	uint64_t at = 0;
+	int r = 0;
+
+	for (uint64_t i = 0; r == 0 && i < 2 * count && !atomic_load(&copy->stop); i++) {
+		uint64_t span = channel + at * copy->channel_count;
+
+		at = (at + stride) % count;
+		if (copy->generations[span] == 0 &&
+		    (i >= count || !mig_heat_is_hot(copy->heat, span)))
+			r = send_span(copy, lane, span, err);
+	}
+	return r;
+}
+
 static int channel_round(void *context, uint64_t index, struct base_error *err)
 {
 	struct mig_copy *copy = context;
 	uint32_t channel = (uint32_t)index;
 	struct lane *lane = &copy->lanes[channel];
 	uint8_t barrier[MIG_NUMBER_BYTES];
-	uint64_t span = next_span(copy, channel, 0, true);
 	int r = 0;
 
 	empty(lane); /* of a round that broke off */
 	mig_squeeze_start(&lane->squeeze, base_clock_boot_ns(&base_clock_system),
 			  base_thread_cpu_ns());
-	while (r == 0 && span < copy->span_count && !atomic_load(&copy->stop)) {
-		r = send_span(copy, lane, span, err);
-		span = next_span(copy, channel, span, false);
-	}
+	r = copy->heat != NULL && copy->round == 0 && !copy->last
+		    ? by_heat(copy, lane, channel, err)
+		    : in_order(copy, lane, channel, err);
 	if (r == 0)
 		r = flush(lane, err);
 	if (r == 0 && copy->images != NULL)
@@ -365,7 +435,10 @@ int mig_copy_round(struct mig_copy *copy, const uint64_t *dirty, uint32_t number
 	atomic_store(&copy->next_span, 0);
 	if (copy->images != NULL)
 		mig_image_begin(copy->images, number, last);
-	r = base_pool_each(copy->pool, copy->channel_count, channel_round, copy, err);
+	if (copy->heat != NULL && number == 0 && !last)
+		r = mig_heat_begin(copy->heat, dirty, err);
+	if (r == 0)
+		r = base_pool_each(copy->pool, copy->channel_count, channel_round, copy, err);
 	if (r == 0 && copy->images != NULL)
 		mig_image_end(copy->images);
 	return r;

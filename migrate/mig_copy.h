@@ -2,10 +2,12 @@
 /*
  * A source's rounds over memory: dirty pages become chunks on all data channels at once.
  *
- * The caller harvests, and sends the harvest of the round; memory may change meanwhile, and what
- * changed is in the next harvest.  While the VM runs each span has its channel; in the last round
- * channels take spans as they come to them, so that none waits.  Pages that were never touched
- * are not in the first round at all: the destination's memory is zero.
+ * The caller looks into the dirty log, and sends what it named; while the VM runs a page is
+ * forgotten by the log right before it is read, span by span, so that what changes afterwards is in
+ * the log again, and nothing is write-protected for longer than it has to be.  While the VM runs
+ * each span has its channel; in the last round channels take spans as they come to them, so that
+ * none waits.  Pages that were never touched are not in the first round at all: the destination's
+ * memory is zero.  What the guest is writing to goes last in it (mig_heat.h).
  * docs/migrate/protocol.md, sections 4 and 5.
  *
  * Threads: one; a round runs on the pool's as well, one a channel.
@@ -14,6 +16,7 @@
 #define MIGRATE_MIG_COPY_H
 
 #include "base/pool.h"
+#include "migrate/mig_heat.h"
 #include "migrate/mig_image.h"
 #include "migrate/mig_intake.h"
 #include "migrate/mig_link.h"
@@ -30,6 +33,8 @@ struct mig_copy_options {
 		*pool; /* borrowed; idle during a round, channel_count - 1 threads or more */
 	enum mig_compress compress; /* other than never: the destination has MIG_CAN_LZ4 */
 	struct mig_image *images;   /* borrowed; sent behind memory in each round; NULL: none */
+	const struct mig_dirty_ops *log; /* borrowed; NULL: nothing is logged */
+	void *log_context;
 };
 
 struct mig_copy_counts {
@@ -49,13 +54,14 @@ void mig_copy_free(struct mig_copy *copy);
  * mig_copy_round - send the pages of @dirty, and a barrier on each channel.
  * @dirty: a bit a page, bit i of word w is page 64 * w + i; none beyond the last page.
  * @last: the VM is paused.
- * What mig_link_send() gives; then the other channels come to an end at their next chunk.
+ * What mig_link_send() and the log give; then the other channels come to an end at their next
+ * chunk.
  */
 BASE_MUST_CHECK int mig_copy_round(struct mig_copy *copy, const uint64_t *dirty, uint32_t number,
 				   bool last, struct base_error *err);
 
 /**
- * mig_copy_forgive - what the destination reported, against a harvest made after the report.
+ * mig_copy_forgive - what the destination reported, against a look into the log after the report.
  * Each chunk has to have a page in @harvest; then all of it is put into @harvest.  -EBADMSG: a
  * chunk that nobody wrote to, or that is not of memory: bytes were damaged on their way.
  */

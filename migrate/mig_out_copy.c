@@ -22,10 +22,10 @@ static uint64_t count_pages(const struct mig_out *out, const uint64_t *bits)
 	return count;
 }
 
-/* What was written since the last harvest, into @into too. */
+/* What is in the log, into @into too. */
 static int harvest(struct mig_out *out, uint64_t *into, struct base_error *err)
 {
-	int r = out->options.vm->harvest(out->options.vm_context, out->scratch, err);
+	int r = out->options.vm->dirty.get(out->options.vm_context, out->scratch, err);
 
 	for (size_t i = 0; r == 0 && i < out->word_count; i++)
 		into[i] |= out->scratch[i];
@@ -172,8 +172,6 @@ static int first_harvest(struct mig_out *out, struct base_error *err)
 	const struct mig_source_vm *vm = out->options.vm;
 	int r = vm->track(out->options.vm_context, true, err);
 
-	if (r == 0)
-		r = vm->harvest(out->options.vm_context, out->dirty, err); /* names every page */
 	return r == 0 ? everything(out, err) : r;
 }
 
@@ -185,10 +183,9 @@ static int one_round(struct mig_out *out, uint32_t number, enum mig_pace_step *r
 	uint64_t begin_bytes = mig_out_moved_bytes(out);
 	uint64_t took_ns = 0;
 	uint64_t left = 0;
+	uint64_t room_bytes = 0;
 	int r = send_round(out, number, false, err);
 
-	if (r == 0) /* while the other side still verifies */
-		r = harvest(out, out->next, err);
 	if (r == 0)
 		r = wait_done(out, number, err);
 	took_ns = mig_out_now() - begin_ns;
@@ -202,10 +199,18 @@ static int one_round(struct mig_out *out, uint32_t number, enum mig_pace_step *r
 	if (r < 0)
 		return r;
 	left = count_pages(out, out->next);
-	BASE_LOCKED(&out->lock);
-	out->left_pages = left;
-	*ret_step = mig_pace_next(&out->pace, mig_out_now(), mig_out_moved_bytes(out) - begin_bytes,
-				  took_ns, left * MIG_PAGE_BYTES + out->image_bytes);
+	{
+		BASE_LOCKED(&out->lock);
+
+		out->left_pages = left;
+		*ret_step = mig_pace_next(&out->pace, mig_out_now(),
+					  mig_out_moved_bytes(out) - begin_bytes, took_ns,
+					  left * MIG_PAGE_BYTES + out->image_bytes);
+		room_bytes = mig_pace_room_bytes(&out->pace);
+	}
+	if (*ret_step == MIG_PACE_ROUND)
+		mig_heat_leave(out->next, out->dirty, out->scratch, out->word_count,
+			       room_bytes / 2 / MIG_PAGE_BYTES);
 	return 0;
 }
 
@@ -418,6 +423,8 @@ static int make_copy(struct mig_out *out, struct base_error *err)
 		return r;
 	options.pool = out->pool;
 	options.images = out->image;
+	options.log = &out->options.vm->dirty;
+	options.log_context = out->options.vm_context;
 	if ((out->opened.capabilities & MIG_CAN_LZ4) != 0)
 		options.compress = out->options.compress;
 	r = mig_copy_new(&options, &copy, err);

@@ -87,6 +87,12 @@ uint64_t mig_pace_blackout_ns(const struct mig_pace *pace, uint64_t left_bytes)
 #endif
 }
 
+uint64_t mig_pace_room_bytes(const struct mig_pace *pace)
+{
+	return mig_scale(less(pace->options.downtime_goal_ns, pace->options.fixed_ns),
+			 pace->rate_bytes_per_s, BASE_NS_PER_SECOND);
+}
+
 /* What the harvest says of where this is going.  True at a local minimum. */
 static bool note_left(struct mig_pace *pace, uint64_t now_ns, uint64_t left_bytes)
 {

@@ -82,6 +82,9 @@ enum mig_pace_step mig_pace_next(struct mig_pace *pace, uint64_t now_ns, uint64_
 /* The blackout that a switch with @left_bytes would cost. */
 uint64_t mig_pace_blackout_ns(const struct mig_pace *pace, uint64_t left_bytes);
 
+/* What can be left for the pause within the goal; 0: nothing, or not known. */
+uint64_t mig_pace_room_bytes(const struct mig_pace *pace);
+
 /* For people: how far, how fast, how long still.  Percent never falls, the time left never rises:
  * both may stand.  @round_sent_bytes: of the round under way, which has @round_bytes. */
 struct mig_progress_view {

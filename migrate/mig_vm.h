@@ -15,6 +15,7 @@
 #define MIGRATE_MIG_VM_H
 
 #include "migrate/mig_body.h"
+#include "migrate/mig_heat.h"
 #include "migrate/mig_image.h"
 #include "migrate/mig_intake.h"
 #include "migrate/mig_switch.h"
@@ -33,11 +34,9 @@ struct mig_source_vm {
 	const uint8_t *(*memory)(void *vm);
 	/* Log what is written from now on; or stop that. */
 	int (*track)(void *vm, bool on, struct base_error *err);
-	/* What was written since the last harvest or since track(); overwritten; forgotten by the
-	 * log before it returns. */
-	int (*harvest)(void *vm, uint64_t *into, struct base_error *err);
-	/* Pages that may be other than zero: what was never touched is not among them.  A page
-	 * touched after the call is in the next harvest.  Overwritten. */
+	struct mig_dirty_ops dirty; /* of the log; context: the VM */
+	/* Pages that may be other than zero: what was never touched is not among them, and is in
+	 * the log once it is touched after the call.  Overwritten. */
 	int (*touched)(void *vm, uint64_t *into, struct base_error *err);
 	/* Of the plan's objects 1 and up; NULL where there are none. */
 	const struct mig_image_ops *images;

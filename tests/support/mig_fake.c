@@ -136,6 +136,8 @@ static int source_track(void *context, bool on, struct base_error *err)
 {
 	struct mig_fake_vm *vm = context;
 
+	if (on && vm->at != NULL)
+		vm->at("track");
 	(void)err;
 	for (uint64_t page = 0; on && page < MIG_FAKE_PAGES; page++)
 		atomic_fetch_or(&vm->log[page / 64], 1ULL << page % 64);
@@ -144,16 +146,29 @@ static int source_track(void *context, bool on, struct base_error *err)
 	return 0;
 }
 
-static int source_harvest(void *context, uint64_t *into, struct base_error *err)
+static int source_dirty_get(void *context, uint64_t *into, struct base_error *err)
 {
 	struct mig_fake_vm *vm = context;
 	atomic_int none = 0;
 
-	(void)fault(vm, &none, "harvest", err);
+	(void)fault(vm, &none, "dirty get", err);
 	if (!vm->tracking)
-		return base_fail(err, -EPROTO, "fake harvest without tracking");
+		return base_fail(err, -EPROTO, "fake log that is not kept");
 	for (size_t i = 0; i < MIG_FAKE_WORDS; i++)
-		into[i] = atomic_exchange(&vm->log[i], 0);
+		into[i] = atomic_load(&vm->log[i]);
+	return 0;
+}
+
+static int source_dirty_clear(void *context, uint64_t first_page, uint64_t page_count,
+			      const uint64_t *bits, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+
+	if (!vm->tracking || first_page % 64 != 0 || first_page + page_count > MIG_FAKE_PAGES)
+		return base_fail(err, -EPROTO, "fake log: clear of %llu+%llu",
+				 (unsigned long long)first_page, (unsigned long long)page_count);
+	for (uint64_t i = 0; i < (page_count + 63) / 64; i++)
+		atomic_fetch_and(&vm->log[first_page / 64 + i], ~bits[i]);
 	return 0;
 }
 
@@ -246,7 +261,7 @@ const struct mig_source_vm mig_fake_source = {
 	.plan = source_plan,
 	.memory = source_memory,
 	.track = source_track,
-	.harvest = source_harvest,
+	.dirty = { .get = source_dirty_get, .clear = source_dirty_clear },
 	.touched = source_touched,
 	.hold = source_hold,
 	.state = source_state,

@@ -147,6 +147,40 @@ Test(slat, ranges_of_every_alignment)
 	world_free(&world);
 }
 
+static uint64_t look(struct world *world)
+{
+	uint64_t count = 0;
+
+	cr_assert_eq(hv_slat_dirty_get(world->slat, world->bitmap, NULL), 0);
+	for (size_t i = 0; i < hv_slat_word_count(world->slat); i++)
+		count += (uint64_t)__builtin_popcountll(world->bitmap[i]);
+	return count;
+}
+
+/* A harvest in two halves: nothing is forgotten but what a clear names. */
+Test(slat, get_forgets_nothing_and_clear_what_it_names)
+{
+	struct world world = world_new();
+	uint64_t bits[2] = { 1ULL << 3 | 1ULL << 4, 1 };
+
+	cr_assert_eq(hv_slat_dirty_get(world.slat, world.bitmap, NULL), -EPROTO);
+	cr_assert_eq(hv_slat_dirty_clear(world.slat, 0, 64, bits, NULL), -EPROTO);
+	cr_assert_eq(hv_slat_start(world.slat, NULL), 0);
+	cr_assert_eq(look(&world), hv_slat_page_count(world.slat), "after a start all");
+	cr_assert_eq(look(&world), hv_slat_page_count(world.slat));
+	cr_assert_eq(hv_slat_dirty_clear(world.slat, 128, 128, bits, NULL), 0);
+	cr_assert_eq(look(&world), hv_slat_page_count(world.slat) - 3);
+	cr_assert_not(is_dirty(world.bitmap, 131));
+	cr_assert_not(is_dirty(world.bitmap, 132));
+	cr_assert_not(is_dirty(world.bitmap, 192));
+	cr_assert(is_dirty(world.bitmap, 3) && is_dirty(world.bitmap, 193));
+	cr_assert_eq(hv_slat_write(world.slat, 131 * HV_PAGE_BYTES, "x", 1), 0);
+	cr_assert_eq(look(&world), hv_slat_page_count(world.slat) - 2, "written again");
+	cr_assert_eq(harvest(&world), hv_slat_page_count(world.slat) - 2);
+	cr_assert_eq(look(&world), 0);
+	world_free(&world);
+}
+
 Test(slat, outside_ram_is_refused_and_unmarked)
 {
 	struct world world = world_new();
@@ -263,7 +297,22 @@ __attribute__((no_sanitize("thread"))) static uint64_t read_racing(const struct 
 	return *(const volatile uint64_t *)hv_slat_pages(world->slat, page, 1);
 }
 
-Test(slat, a_harvest_never_loses_a_racing_write)
+static void take_whole(struct world *world)
+{
+	(void)harvest(world);
+}
+
+/* Word by word, as a sender does. */
+static void take_in_parts(struct world *world)
+{
+	(void)look(world);
+	for (uint64_t page = 0; page < 256; page += 64)
+		cr_assert_eq(
+			hv_slat_dirty_clear(world->slat, page, 64, &world->bitmap[page / 64], NULL),
+			0);
+}
+
+static void never_loses_a_racing_write(void (*take)(struct world *world))
 {
 	struct race race = { .world = world_new() };
 	uint64_t copies[256] = { 0 };
@@ -278,7 +327,7 @@ Test(slat, a_harvest_never_loses_a_racing_write)
 			for (int i = 0; i < 2; i++)
 				cr_assert_eq(pthread_join(threads[i], NULL), 0);
 		}
-		(void)harvest(&race.world);
+		take(&race.world);
 		for (uint64_t page = 0; page < 256; page++)
 			if (is_dirty(race.world.bitmap, page))
 				copies[page] = read_racing(&race.world, page);
@@ -296,6 +345,16 @@ Test(slat, a_harvest_never_loses_a_racing_write)
 	world_free(&race.world);
 }
 
+Test(slat, a_harvest_never_loses_a_racing_write)
+{
+	never_loses_a_racing_write(take_whole);
+}
+
+Test(slat, a_harvest_in_parts_never_loses_a_racing_write)
+{
+	never_loses_a_racing_write(take_in_parts);
+}
+
 /* --- on KVM --- */
 
 /* The guest's own pages (stacks, counters, tables) may be written at any time. */
@@ -306,6 +365,23 @@ static void exclude(struct guest_vm *vm, uint64_t *bitmap, uint32_t start_reg, u
 
 	for (uint64_t page = first; page < end; page++)
 		bitmap[page / 64] &= ~(1ULL << (page % 64));
+}
+
+/* As a whole, or what is named and then forgotten in spans of 1 MiB. */
+static void take_log(struct hv_slat *slat, uint64_t *bitmap, bool in_parts)
+{
+	uint64_t page_count = hv_slat_page_count(slat);
+
+	if (!in_parts) {
+		cr_assert_eq(hv_slat_harvest(slat, bitmap, NULL, NULL), 0);
+		return;
+	}
+	cr_assert_eq(hv_slat_dirty_get(slat, bitmap, NULL), 0);
+	for (uint64_t page = 0; page < page_count; page += 256)
+		cr_assert_eq(hv_slat_dirty_clear(slat, page,
+						 page_count - page < 256 ? page_count - page : 256,
+						 &bitmap[page / 64], NULL),
+			     0);
 }
 
 static void exactness(struct guest_vm *vm, uint64_t *bitmap, uint64_t *expected, uint64_t seed,
@@ -322,7 +398,7 @@ static void exactness(struct guest_vm *vm, uint64_t *bitmap, uint64_t *expected,
 		expected[page / 64] |= 1ULL << (page % 64);
 	}
 	cr_assert_eq(guest_vm_command(vm, TESTPAGE_WRITE_SET, seed, count, 0), count);
-	cr_assert_eq(hv_slat_harvest(slat, bitmap, NULL, NULL), 0);
+	take_log(slat, bitmap, seed % 2 == 0);
 	for (size_t i = 0; i < hv_slat_word_count(slat); i++)
 		cr_assert_eq(expected[i] & ~bitmap[i], 0, "round %llu: a written page is not named",
 			     (unsigned long long)seed);
@@ -354,7 +430,7 @@ static void exact_on(enum hv_memory_backing backing, uint32_t vcpus, uint64_t me
 	cr_assert_eq(guest_vm_command(vm, TESTPAGE_WRITE_SET, 0, 1, 0),
 		     1); /* pauses all other writes */
 	cr_assert_eq(hv_slat_start(slat, NULL), 0);
-	cr_assert_eq(hv_slat_harvest(slat, bitmap, NULL, NULL), 0);
+	take_log(slat, bitmap, vcpus == 2);
 	for (uint64_t seed = 1; seed <= 30; seed++)
 		exactness(vm, bitmap, expected, seed, testpage_mix(seed) % 400);
 	cr_assert_eq(hv_slat_stop(slat, NULL), 0);

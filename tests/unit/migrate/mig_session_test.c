@@ -161,7 +161,7 @@ Test(mig_session, a_cap_does_not_hold_up_a_cancel)
 	mig_rate_wait(rate, 1ULL << 40, &(atomic_bool){ true }); /* somebody else's turn */
 	rig.out_options.rate = rate;
 	mig_rig_begin(&rig);
-	cancel_at = "harvest";
+	cancel_at = "track";
 	expect_stays(mig_rig_finish(&rig), MIG_OUT_CANCELLED, MIG_FAKE_EPOCH);
 	mig_rate_free(rate);
 }
@@ -202,7 +202,7 @@ Test(mig_session, moves_a_guest_that_writes_too_fast)
 /* The guest has written since the last harvest, however busy the machine is. */
 static void write_more(const char *operation)
 {
-	if (strcmp(operation, "harvest") == 0 && atomic_load(&rig.source.runs))
+	if (strcmp(operation, "dirty get") == 0 && atomic_load(&rig.source.runs))
 		mig_fake_vm_wait_writes(&rig.source, 1);
 }
 
@@ -401,7 +401,8 @@ static void cut_either(const char *step)
 	}
 
 CUT(early, prepare, "prepare")
-CUT(early, harvest, "harvest")
+CUT(early, track, "track")
+CUT(early, dirty_get, "dirty get")
 CUT(early, hold, "hold")
 CUT(early, state, "state")
 CUT(early, let_go, "let go")
@@ -439,7 +440,8 @@ static void cancel_late(const char *step)
 	}
 
 CANCEL(early, prepare, "prepare")
-CANCEL(early, harvest, "harvest")
+CANCEL(early, track, "track")
+CANCEL(early, dirty_get, "dirty get")
 CANCEL(early, hold, "hold")
 CANCEL(early, state, "state")
 CANCEL(early, let_go, "let go")
@@ -523,14 +525,14 @@ static int knock(const struct mig_open *open)
 	return r;
 }
 
-/* At the first harvest there is a migration: nobody else gets in. */
+/* When its log begins there is a migration: nobody else gets in. */
 static void strangers(const char *operation)
 {
 	struct mig_open open = {
 		.version_min = 1, .version_max = 1, .channel_count = 3, .id = { 1 }
 	};
 
-	if (strcmp(operation, "harvest") != 0)
+	if (strcmp(operation, "track") != 0)
 		return;
 	rig.source.at = NULL;
 	cr_assert_eq(knock(&open), MIG_TYPE_FAILED);

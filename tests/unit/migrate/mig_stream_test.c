@@ -43,24 +43,24 @@ static struct mig_intake *intake;
 static struct mig_copy *copy;
 static struct base_pool *pool;
 static struct base_error err;
+static uint32_t channel_count = CHANNELS;
 
-static struct mig_copy_options copy_options = { .page_count = PAGES,
-						.links = from_links,
-						.channel_count = CHANNELS };
+static struct mig_copy_options copy_options = { .page_count = PAGES, .links = from_links };
 
 static void setup(void)
 {
 	struct mig_intake_options intake_options = { .objects = objects,
 						     .object_count = 1,
-						     .channel_count = CHANNELS };
+						     .channel_count = channel_count };
 
 	from_memory = calloc(PAGES, MIG_PAGE_BYTES);
 	to_memory = calloc(PAGES, MIG_PAGE_BYTES);
 	cr_assert(from_memory != NULL && to_memory != NULL);
 	intake_options.memory = to_memory;
 	copy_options.memory = from_memory;
+	copy_options.channel_count = channel_count;
 	cr_assert_eq(mig_intake_new(&intake_options, &intake, &err), 0);
-	for (uint32_t i = 0; i < CHANNELS; i++) {
+	for (uint32_t i = 0; i < channel_count; i++) {
 		struct mig_link_options options = { .is_source = true, .timeout_ms = 20000 };
 
 		cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds[i]), 0);
@@ -84,7 +84,7 @@ static void teardown(void)
 {
 	mig_copy_free(copy);
 	base_pool_free(pool);
-	for (uint32_t i = 0; i < CHANNELS; i++) {
+	for (uint32_t i = 0; i < channel_count; i++) {
 		mig_link_free(from_links[i]);
 		mig_link_free(to_links[i]);
 		(void)close(fds[i][0]);
@@ -134,11 +134,11 @@ static int send_round(uint32_t number, bool last)
 	int r = 0;
 
 	cr_assert_eq(mig_intake_round(intake, number, last, &err), 0, "%s", err.text);
-	for (uint32_t i = 0; i < CHANNELS; i++)
+	for (uint32_t i = 0; i < channel_count; i++)
 		cr_assert_eq(pthread_create(&receivers[i].thread, NULL, receive, &receivers[i]), 0);
 	r = mig_copy_round(copy, harvest, number, last, &err);
 	cr_assert_eq(r, 0, "%s", err.text);
-	for (uint32_t i = 0; i < CHANNELS; i++) {
+	for (uint32_t i = 0; i < channel_count; i++) {
 		cr_assert_eq(pthread_join(receivers[i].thread, NULL), 0);
 		if (receivers[i].code < 0)
 			worst = receivers[i].code;
@@ -203,6 +203,85 @@ Test(mig_stream, a_guest_that_stands_still)
 	cr_assert_eq(send_round(1, true), 0);
 	cr_assert_eq(mig_copy_counts(copy).chunks, counts.chunks); /* nothing was left */
 	cr_assert(mig_intake_is_whole(intake));
+	expect_same();
+}
+
+/* --- with a log, of which pages are forgotten before they are read --- */
+
+static uint64_t cleared[PAGES / 256u + 1u]; /* spans, in their order */
+static size_t cleared_count;
+static uint64_t hot_span; /* written to all the time; 0: none */
+
+static int log_get(void *context, uint64_t *into, struct base_error *log_err)
+{
+	(void)context;
+	(void)log_err;
+	for (uint32_t i = 0; i < WORDS; i++)
+		into[i] = atomic_load(&log_words[i]);
+	return 0;
+}
+
+static int log_clear(void *context, uint64_t first_page, uint64_t page_count, const uint64_t *bits,
+		     struct base_error *log_err)
+{
+	(void)context;
+	(void)log_err;
+	if (page_count != PAGES) {
+		cleared[cleared_count++] = first_page / 256;
+		guest_write(first_page + 7, 5, 99); /* as late as can be: read, or lost */
+	}
+	for (uint64_t i = 0; i < (page_count + 63) / 64; i++)
+		atomic_fetch_and(&log_words[first_page / 64 + i], ~bits[i]);
+	if (page_count != PAGES)
+		guest_write(first_page + 9, 5, 98); /* sent or not, it is in the log again */
+	for (uint64_t page = hot_span * 256; page_count == PAGES && hot_span != 0; page++) {
+		if (page == hot_span * 256 + 256)
+			break;
+		guest_write(page, 1, 1);
+	}
+	if (page_count == PAGES)
+		base_sleep_ns(5 * BASE_NS_PER_MS); /* after which the log is looked at */
+	return 0;
+}
+
+static const struct mig_dirty_ops log_ops = { .get = log_get, .clear = log_clear };
+
+/* One channel: an order can be seen. */
+static void one_logged_channel(void)
+{
+	teardown();
+	channel_count = 1;
+	copy_options.log = &log_ops;
+	setup();
+	for (uint64_t page = 0; page < PAGES; page++)
+		guest_write(page, 0, (uint8_t)(1 + page % 250));
+	(void)log_get(NULL, harvest, NULL);
+}
+
+Test(mig_stream, what_is_written_before_it_is_read_is_not_lost)
+{
+	one_logged_channel();
+	cr_assert_eq(send_round(0, false), 0);
+	cr_assert_eq(cleared_count, PAGES / 256u + 1u);
+	(void)log_get(NULL, harvest, NULL);
+	for (uint64_t page = 0; page < PAGES; page++)
+		cr_assert_eq(harvest[page / 64] >> page % 64 & 1, page % 256 == 9, "page %u",
+			     (unsigned int)page);
+	cr_assert_eq(send_round(1, true), 0);
+	cr_assert_eq(cleared_count, PAGES / 256u + 1u,
+		     "nothing is cleared of a VM that stands still");
+	expect_same();
+}
+
+Test(mig_stream, what_the_guest_writes_to_goes_last)
+{
+	hot_span = 17;
+	one_logged_channel();
+	cr_assert_eq(send_round(0, false), 0);
+	cr_assert_eq(cleared_count, PAGES / 256u + 1u);
+	cr_assert_eq(cleared[cleared_count - 1], 17);
+	(void)log_get(NULL, harvest, NULL);
+	cr_assert_eq(send_round(1, true), 0);
 	expect_same();
 }
 
