@@ -55,18 +55,30 @@ static int track(void *context, bool on, struct base_error *err)
 	return 0;
 }
 
-static int harvest(void *context, uint64_t *into, struct base_error *err)
+static int dirty_get(void *context, uint64_t *into, struct base_error *err)
 {
 	struct fault_guest *guest = &((struct fault_vm *)context)->guest;
 
-	fault_step("harvest");
+	fault_step("dirty-get");
 	if (!guest->tracks)
-		return base_fail(err, -EPROTO, "harvest without tracking");
+		return base_fail(err, -EPROTO, "a log that is not kept");
 	for (uint32_t i = 0; i < FAULT_WORDS; i++)
-		into[i] = atomic_exchange(&guest->log[i], 0);
+		into[i] = atomic_load(&guest->log[i]);
 #ifdef GODWIT_MUTANT_FAULT_MISSED_PAGE
 	into[FAULT_WORDS / 2] &= ~0xffULL;
 #endif
+	return 0;
+}
+
+static int dirty_clear(void *context, uint64_t first_page, uint64_t page_count,
+		       const uint64_t *bits, struct base_error *err)
+{
+	struct fault_guest *guest = &((struct fault_vm *)context)->guest;
+
+	(void)err;
+	fault_step("dirty-clear");
+	for (uint64_t i = 0; i < (page_count + 63) / 64; i++)
+		atomic_fetch_and(&guest->log[first_page / 64 + i], ~bits[i]);
 	return 0;
 }
 
@@ -195,7 +207,7 @@ static const struct mig_image_ops images = { .harvest = image_harvest,
 const struct mig_source_vm fault_source = { .plan = plan,
 					    .memory = memory,
 					    .track = track,
-					    .harvest = harvest,
+					    .dirty = { .get = dirty_get, .clear = dirty_clear },
 					    .touched = touched,
 					    .images = &images,
 					    .hold = hold,

@@ -20,8 +20,8 @@ from fault_case import Case, Run, set_loopback  # noqa: E402 pylint: disable=wro
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 
-SOURCE_STEPS = ["plan:0", "track:0", "harvest:0", "harvest:1", "image-harvest:0", "image-read:0",
-                "hold:0", "held:0", "harvest:2", "state:0", "let-go:0", "let-gone:0", "promise:0",
+SOURCE_STEPS = ["plan:0", "track:0", "dirty-get:0", "dirty-clear:0", "dirty-clear:5", "dirty-get:1", "image-harvest:0", "image-read:0",
+                "hold:0", "held:0", "dirty-get:2", "state:0", "let-go:0", "let-gone:0", "promise:0",
                 "promised:0", "give-up:0", "promise-end:0"]
 DESTINATION_STEPS = ["prepare:0", "prepared:0", "image-write:0", "image-write:3", "check:0",
                      "images-named:0", "checked:0", "ask:0", "asked:0", "activate:0",
