@@ -10,6 +10,8 @@
 #include "migrate/mig_switch.h"
 
 #define ROUND_LAST         (1u << 0)
+#define ROUND_SWEEP        (1u << 1)
+#define ROUND_FLAGS        (ROUND_LAST | ROUND_SWEEP)
 #define SEALED_PAD_BYTES   24u
 #define REGISTER_PAD_BYTES 4u
 #define BARRIER_PAD_BYTES  4u
@@ -90,7 +92,7 @@ void mig_round_encode(const struct mig_round *round, uint8_t ret_bytes[MIG_ROUND
 	struct base_writer out = base_writer_over(ret_bytes, MIG_ROUND_BYTES);
 
 	base_write_le32(&out, round->number);
-	base_write_le32(&out, round->last ? ROUND_LAST : 0);
+	base_write_le32(&out, (round->last ? ROUND_LAST : 0) | (round->sweep ? ROUND_SWEEP : 0));
 	base_write_le64(&out, round->page_count);
 	base_write_le64(&out, round->bytes);
 }
@@ -104,13 +106,15 @@ int mig_round_decode(const uint8_t *bytes, uint32_t size_bytes, struct mig_round
 	int r = mig_body_size("round", size_bytes, MIG_ROUND_BYTES, err);
 
 	round.last = (flags & ROUND_LAST) != 0;
+	round.sweep = (flags & ROUND_SWEEP) != 0;
 	round.page_count = base_read_le64(&in);
 	round.bytes = base_read_le64(&in);
 	if (r < 0)
 		return r;
-	if ((flags & ~ROUND_LAST) != 0)
+	if ((flags & ~ROUND_FLAGS) != 0)
 		return base_fail(err, -EBADMSG,
-				 "migration round: flags 0x%" PRIx32 ", expected 0 or 1", flags);
+				 "migration round: flags 0x%" PRIx32 ", expected none but 0x%x",
+				 flags, ROUND_FLAGS);
 	*ret_round = round;
 	return 0;
 }

@@ -37,9 +37,10 @@
 #define MIG_REASON_BYTES       (MIG_NOTIFY_BYTES_MAX - 8u)
 
 /* Capabilities of either side; both use what both have. */
-#define MIG_CAN_LZ4   (1u << 0)
-#define MIG_CAN_DISKS (1u << 1)
-#define MIG_CAN_ALL   (MIG_CAN_LZ4 | MIG_CAN_DISKS)
+#define MIG_CAN_LZ4    (1u << 0)
+#define MIG_CAN_DISKS  (1u << 1)
+#define MIG_CAN_VERIFY (1u << 2)
+#define MIG_CAN_ALL    (MIG_CAN_LZ4 | MIG_CAN_DISKS)
 
 struct mig_opened {
 	uint16_t version;     /* chosen; 0: none of those offered */
@@ -92,6 +93,7 @@ BASE_MUST_CHECK int mig_findings_decode(const uint8_t *bytes, uint32_t size_byte
 struct mig_round {
 	uint32_t number;
 	bool last;
+	bool sweep;          /* behind it all that was ever touched is hashed */
 	uint64_t page_count; /* at most */
 	uint64_t bytes;      /* at most, without headers */
 };

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "migrate/mig_body.h"
+#include "migrate/mig_body_verify.h"
 
 #define FRAME_MAGIC      0x464d5747u /* "GWMF" */
 #define FRAME_CRC_OFFSET 28u
@@ -46,6 +47,13 @@ static const struct mig_type_row rows[MIG_TYPES] = {
 	[MIG_TYPE_ASK] = { "ask", SOURCE, CONTROL, MIG_ASK_BYTES, MIG_ASK_BYTES },
 	[MIG_TYPE_REGISTER] = { "register", BACK, CONTROL, MIG_REGISTER_BYTES, MIG_REGISTER_BYTES },
 	[MIG_TYPE_BYE] = { "bye", SOURCE, CONTROL, 0, 0 },
+	[MIG_TYPE_ROOTS] = { "roots", SOURCE, CONTROL, MIG_ROOTS_HEADER_BYTES + MIG_DIGEST_BYTES,
+			     MIG_ROOTS_BYTES_MAX },
+	[MIG_TYPE_ASK_NODES] = { "ask-nodes", BACK, CONTROL, MIG_ASK_NODES_BYTES,
+				 MIG_ASK_NODES_BYTES },
+	[MIG_TYPE_NODES] = { "nodes", SOURCE, CONTROL, MIG_NODES_HEADER_BYTES + MIG_DIGEST_BYTES,
+			     MIG_NODES_BYTES_MAX },
+	[MIG_TYPE_VERIFIED] = { "verified", BACK, CONTROL, MIG_VERIFIED_BYTES, MIG_VERIFIED_BYTES },
 };
 
 const struct mig_type_row *mig_type_row(uint32_t type)

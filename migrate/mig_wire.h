@@ -55,6 +55,10 @@ enum mig_type {
 	MIG_TYPE_ASK,      /* where the destination keeps the register */
 	MIG_TYPE_REGISTER, /* the answer */
 	MIG_TYPE_BYE,      /* the source has heard the end and asks nothing more */
+	MIG_TYPE_ROOTS,    /* of a verified move's trees */
+	MIG_TYPE_ASK_NODES,
+	MIG_TYPE_NODES,    /* the answer */
+	MIG_TYPE_VERIFIED, /* the trees are the same */
 	MIG_TYPES
 };
 

@@ -8,6 +8,7 @@
 
 #include "base/plain.h"
 #include "migrate/mig_body.h"
+#include "migrate/mig_body_verify.h"
 #include "migrate/mig_intake.h"
 #include "migrate/mig_switch.h"
 
@@ -78,6 +79,29 @@ static void fuzz_state(const uint8_t *data, uint32_t size)
 	same(&again, data, size);
 }
 
+static void fuzz_roots(const uint8_t *data, uint32_t size)
+{
+	struct base_buffer again = { .data = NULL };
+	struct mig_digest roots[MIG_OBJECTS_MAX];
+	uint32_t count = 0;
+
+	if (mig_roots_decode(data, size, roots, &count, NULL) < 0)
+		return;
+	mig_roots_encode(roots, count, &again);
+	same(&again, data, size);
+}
+
+static void fuzz_nodes(const uint8_t *data, uint32_t size)
+{
+	struct base_buffer again = { .data = NULL };
+	struct mig_nodes nodes;
+
+	if (mig_nodes_decode(data, size, &nodes, NULL) < 0)
+		return;
+	mig_nodes_encode(&nodes, &again);
+	same(&again, data, size);
+}
+
 /* Anything is a reason; what is made of it stays. */
 static void fuzz_reason(const uint8_t *data, uint32_t size)
 {
@@ -107,13 +131,15 @@ static void fuzz_reason(const uint8_t *data, uint32_t size)
 	}
 
 /* mig_opened_decode, mig_round_decode, mig_sealed_decode, mig_epoch_decode, mig_ask_decode,
- * mig_answer_decode */
+ * mig_answer_decode, mig_ask_nodes_decode, mig_verified_decode */
 FIXED(opened, struct mig_opened)
 FIXED(round, struct mig_round)
 FIXED(sealed, struct mig_sealed)
 FIXED(epoch, struct mig_epoch_note)
 FIXED(ask, struct mig_ask)
 FIXED(answer, struct mig_answer)
+FIXED(ask_nodes, struct mig_node)
+FIXED(verified, struct mig_verified)
 
 static void fuzz_barrier(const uint8_t *data, uint32_t size)
 {
@@ -146,7 +172,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		[MIG_TYPE_STATE] = fuzz_state,       [MIG_TYPE_SEALED] = fuzz_sealed,
 		[MIG_TYPE_CANCEL] = fuzz_reason,     [MIG_TYPE_READY] = fuzz_epoch,
 		[MIG_TYPE_ALIVE] = fuzz_alive,       [MIG_TYPE_ASK] = fuzz_ask,
-		[MIG_TYPE_REGISTER] = fuzz_answer,
+		[MIG_TYPE_REGISTER] = fuzz_answer,   [MIG_TYPE_ROOTS] = fuzz_roots,
+		[MIG_TYPE_NODES] = fuzz_nodes,       [MIG_TYPE_ASK_NODES] = fuzz_ask_nodes,
+		[MIG_TYPE_VERIFIED] = fuzz_verified,
 	};
 	uint8_t *copy = NULL;
 

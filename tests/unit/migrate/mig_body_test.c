@@ -148,7 +148,7 @@ static const struct mig_opened opened = { .version = 1,
 					  .capabilities = 0x80000003,
 					  .secret = { 1, 2, 3 } };
 static const struct mig_round round_last = {
-	.number = 7, .last = true, .page_count = 5, .bytes = 5 * 4096
+	.number = 7, .last = true, .sweep = true, .page_count = 5, .bytes = 5 * 4096
 };
 static const struct mig_sealed sealed = {
 	.round = 7, .chunks = 1ULL << 33, .state_bytes = MIG_STATE_BYTES_MAX, .state_crc = 0xabcd
@@ -308,7 +308,7 @@ Test(mig_body, fields_come_out)
 	cr_assert_eq(memcmp(o.secret, opened.secret, MIG_ID_BYTES), 0);
 	mig_round_encode(&round_last, bytes);
 	cr_assert_eq(mig_round_decode(bytes, MIG_ROUND_BYTES, &r, &err), 0);
-	cr_assert(r.number == 7 && r.last && r.page_count == 5 && r.bytes == 20480);
+	cr_assert(r.number == 7 && r.last && r.sweep && r.page_count == 5 && r.bytes == 20480);
 	mig_sealed_encode(&sealed, bytes);
 	cr_assert_eq(mig_sealed_decode(bytes, MIG_SEALED_BYTES, &s, &err), 0);
 	cr_assert(s.round == 7 && s.chunks == 1ULL << 33 && s.state_crc == 0xabcd);
@@ -371,7 +371,7 @@ Test(mig_body, fields_that_cannot_be)
 	expect_bad_at(0, 2, 2, 4, "versions 4 to 3");
 	expect_bad_at(0, 6, 2, 1, "migration opened: reserved bytes, expected 0");
 	expect_bad_at(0, 12, 4, 1u << 31, "migration opened: reserved bytes");
-	expect_bad_at(1, 4, 4, 3, "migration round: flags 0x3, expected 0 or 1");
+	expect_bad_at(1, 4, 4, 5, "migration round: flags 0x5, expected none but 0x3");
 	expect_bad_at(2, 16, 8, MIG_STATE_BYTES_MAX + 1ULL,
 		      "a state of 67108865 bytes, expected at most 67108864");
 	expect_bad_at(2, 24, 1, 1, "migration sealed: reserved bytes");
