@@ -71,6 +71,11 @@ static void explain(const struct mig_record *record, char ret_words[WORDS_BYTES]
 			       is_here(record) ? "" : peer,
 			       is_here(record) ? epoch : record->from_epoch + 1,
 			       is_here(record) ? "; where its worker is gone, start it here" : "");
+	else if (record->state == MIG_HELD_COMING)
+		(void)snprintf(ret_words, WORDS_BYTES,
+			       "decided: it is the one of %s, and was coming from there; not all "
+			       "of it is here",
+			       peer);
 	else if (record->state == MIG_HELD_OVER)
 		(void)snprintf(ret_words, WORDS_BYTES,
 			       is_here(record) ? "decided: it stayed here, from epoch %" PRIu64

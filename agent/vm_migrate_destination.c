@@ -57,7 +57,8 @@ static void find_all(struct vm_move *move, const struct mig_plan *plan, struct v
 	vm_plan_findings_cpu(report, findings);
 }
 
-/* What was decided of this VM here before. */
+/* What was decided of this VM here before; and that it comes, before anything of it is here that
+ * somebody could take for all of it. */
 static int look_at_records(struct vm_move *move, const struct mig_plan *plan,
 			   struct mig_findings *findings, struct base_error *err)
 {
@@ -67,7 +68,11 @@ static int look_at_records(struct vm_move *move, const struct mig_plan *plan,
 
 	if (r == 0 && mig_register_may_begin(&move->keep, plan->epoch, &why) < 0)
 		mig_findings_add(findings, "records: %s", why.text);
-	return r;
+	if (r < 0 || findings->count > 0)
+		return r;
+	move->epoch = plan->epoch;
+	atomic_store(&move->has_keep, true);
+	return mig_register_coming(&move->keep, move->epoch, err);
 }
 
 /* Where there is no other objection images are made, too. */
@@ -116,8 +121,6 @@ static int prepare(void *vm, const struct mig_plan *plan, struct mig_findings *f
 		r = prepare_images(move, plan, findings, err);
 	if (r < 0 || findings->count > 0)
 		return r;
-	move->epoch = plan->epoch;
-	atomic_store(&move->has_keep, true);
 	/* All of it was provided when the machine was made, and is zero. */
 	*ret_memory = hv_slat_arrival_pages(slat, 0, hv_slat_page_count(slat));
 	base_assert(*ret_memory != NULL);

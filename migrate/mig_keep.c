@@ -34,6 +34,15 @@ int mig_register_may_begin(const struct mig_keep *keep, uint64_t epoch, struct b
 	return code < 0 ? code : mig_record_check(&next, err);
 }
 
+int mig_register_coming(struct mig_keep *keep, uint64_t epoch, struct base_error *err)
+{
+	struct mig_wish wish = { .kind = MIG_RECORD_REGISTER,
+				 .step = mig_step_coming,
+				 .epoch = epoch };
+
+	return change(keep, &wish, NULL, err);
+}
+
 int mig_register_begin(struct mig_keep *keep, uint64_t epoch, struct base_error *err)
 {
 	struct mig_wish wish = { .kind = MIG_RECORD_REGISTER,
@@ -198,6 +207,12 @@ static int start_beside(const struct mig_record *record, uint64_t *ret_epoch,
 				 "'%s' has moved to '%s', at epoch %" PRIu64
 				 ": expected it to be started there",
 				 record->name, record->peer, record->now.epoch);
+	if (record->state == MIG_HELD_COMING)
+		return base_fail(
+			err, -EPROTO,
+			"'%s' was coming from '%s', and not all of it is here: expected it "
+			"to be started there, or to come again",
+			record->name, record->peer);
 	if (record->kind == MIG_RECORD_REGISTER && record->now.owner == MIG_SOURCE &&
 	    record->state == MIG_HELD_ALL_HERE)
 		return base_fail(err, -EPROTO,

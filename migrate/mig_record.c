@@ -24,7 +24,7 @@ static const char *const states[MIG_HELD_STATES] = {
 	[MIG_HELD_ALL_HERE] = "all here", [MIG_HELD_ACTIVATING] = "activating",
 	[MIG_HELD_RUNS] = "runs",         [MIG_HELD_LEFT] = "left",
 	[MIG_HELD_PROMISED] = "promised", [MIG_HELD_RESOLVED] = "resolved",
-	[MIG_HELD_OVER] = "over",
+	[MIG_HELD_OVER] = "over",         [MIG_HELD_COMING] = "coming",
 };
 
 const char *mig_record_kind_name(enum mig_record_kind kind)
@@ -100,6 +100,8 @@ static bool can_be(const struct mig_record *record)
 	if (record->kind != MIG_RECORD_REGISTER)
 		return false;
 	switch (record->state) {
+	case MIG_HELD_COMING:
+		return begun;
 	case MIG_HELD_ALL_HERE:
 		return begun || here || back;
 	case MIG_HELD_ACTIVATING:

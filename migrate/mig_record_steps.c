@@ -62,23 +62,26 @@ static bool activation_begun(const struct mig_record *now, const struct mig_wish
 #endif
 }
 
-int mig_step_begin(const struct mig_record *now, const struct mig_wish *wish,
-		   struct mig_record *next, struct base_error *err)
+/* A register in @state, over what is there. */
+static int begin(const struct mig_record *now, const struct mig_wish *wish,
+		 enum mig_record_state state, struct mig_record *next, struct base_error *err)
 {
+	const char *what = mig_record_state_name(state);
 	uint64_t epoch = wish->epoch;
 	bool later = false; /* @now is of a later life of the VM than the one that comes */
 
 	*next = wish->whose;
 	next->kind = MIG_RECORD_REGISTER;
-	next->state = MIG_HELD_ALL_HERE;
+	next->state = state;
 	next->from_epoch = epoch;
 	next->now = (struct mig_register){ .epoch = epoch, .owner = MIG_SOURCE };
-	if (now == NULL)
+	/* What never came to an end is nobody's life. */
+	if (now == NULL || (now->state == MIG_HELD_COMING && !same_migration(now, wish)))
 		return MIG_CHANGE_WRITE;
 	if (same_migration(now, wish)) {
-		if (now->state != MIG_HELD_ALL_HERE || now->from_epoch != epoch ||
-		    now->now.epoch != epoch)
-			return refuse(now, -EPROTO, "all here", "a migration that begins", err);
+		if ((now->state != MIG_HELD_COMING && now->state != state) ||
+		    now->from_epoch != epoch || now->now.epoch != epoch)
+			return refuse(now, -EPROTO, what, "a migration that begins", err);
 		return MIG_CHANGE_WRITE;
 	}
 	if (now->now.owner == MIG_DESTINATION)
@@ -89,8 +92,20 @@ int mig_step_begin(const struct mig_record *now, const struct mig_wish *wish,
 		later = epoch < now->now.epoch ||
 			(epoch == now->now.epoch && !same_peer(now, wish));
 	if (later)
-		return refuse(now, -ESTALE, "all here", "an earlier life of it", err);
+		return refuse(now, -ESTALE, what, "an earlier life of it", err);
 	return MIG_CHANGE_WRITE;
+}
+
+int mig_step_coming(const struct mig_record *now, const struct mig_wish *wish,
+		    struct mig_record *next, struct base_error *err)
+{
+	return begin(now, wish, MIG_HELD_COMING, next, err);
+}
+
+int mig_step_begin(const struct mig_record *now, const struct mig_wish *wish,
+		   struct mig_record *next, struct base_error *err)
+{
+	return begin(now, wish, MIG_HELD_ALL_HERE, next, err);
 }
 
 int mig_step_ask(const struct mig_record *now, const struct mig_wish *wish, struct mig_record *next,
@@ -107,6 +122,8 @@ int mig_step_ask(const struct mig_record *now, const struct mig_wish *wish, stru
 #endif
 	if (now->state == MIG_HELD_LEFT)
 		return MIG_CHANGE_NONE;
+	if (now->state == MIG_HELD_COMING)
+		return refuse(now, -EPROTO, "compare-and-swap", "all of it to be here", err);
 	if (activation_begun(now, wish))
 		return refuse(now, -EPROTO, "compare-and-swap", "one that was not activated", err);
 	next->state = MIG_HELD_ALL_HERE;

@@ -71,6 +71,8 @@ BASE_MUST_CHECK int mig_keep_init(struct mig_keep *keep, struct mig_records *rec
  * The destination's register.
  *
  * may_begin: begin's answer before there is anything, for the findings; writes nothing.
+ * coming: before anything of it is made here; what may_begin answers.  A life that was over before
+ * begin is forgotten by leave.
  * begin: all is here, the register is (@epoch, source).  -ESTALE a register of a later life of the
  * VM is here; -EPROTO this migration has got further; -EINVAL.
  * ask, read: as mig_arbiter; -ENOENT, -ESTALE the record is gone or another migration's; -EPROTO
@@ -83,6 +85,8 @@ BASE_MUST_CHECK int mig_keep_init(struct mig_keep *keep, struct mig_records *rec
  */
 BASE_MUST_CHECK int mig_register_may_begin(const struct mig_keep *keep, uint64_t epoch,
 					   struct base_error *err);
+BASE_MUST_CHECK int mig_register_coming(struct mig_keep *keep, uint64_t epoch,
+					struct base_error *err);
 BASE_MUST_CHECK int mig_register_begin(struct mig_keep *keep, uint64_t epoch,
 				       struct base_error *err);
 BASE_MUST_CHECK int mig_register_ask(struct mig_keep *keep, uint64_t epoch, enum mig_side owner,

@@ -31,6 +31,8 @@ struct mig_wish {
 	bool other_is_dead;
 };
 
+int mig_step_coming(const struct mig_record *now, const struct mig_wish *wish,
+		    struct mig_record *next, struct base_error *err);
 int mig_step_begin(const struct mig_record *now, const struct mig_wish *wish,
 		   struct mig_record *next, struct base_error *err);
 int mig_step_ask(const struct mig_record *now, const struct mig_wish *wish, struct mig_record *next,

@@ -74,6 +74,12 @@ static int decide_register(const struct mig_record *now, const struct mig_wish *
 		next->now.owner = MIG_SOURCE;
 		return MIG_CHANGE_WRITE;
 	}
+	if (now->state == MIG_HELD_COMING) {
+		if (!wish->here)
+			return MIG_CHANGE_NONE;
+		return refuse(now, "not all of it is here: expected it to go on at the other side",
+			      err);
+	}
 	if (mig_record_given_back(now)) {
 		if (!wish->here)
 			return MIG_CHANGE_NONE;

@@ -16,7 +16,8 @@ TIMEOUT_MS = 300
 LONGER_S = 1.0  # than the timeouts, three of them
 PORT = 7011
 FOLDER_BYTES = "48m"
-STATES = {1: "all-here", 2: "activating", 3: "runs", 4: "left", 5: "promised", 6: "resolved", 7: "over"}
+STATES = {1: "all-here", 2: "activating", 3: "runs", 4: "left", 5: "promised", 6: "resolved", 7: "over",
+          8: "coming"}
 OWNERS = {1: "source", 2: "destination"}
 
 
@@ -273,11 +274,14 @@ class Run:  # pylint: disable=too-many-instance-attributes
     def wait_step(self, sides):
         """The step of one of @sides, or the end of what could come to it."""
         end = time.monotonic() + 20
+        over = None
         while time.monotonic() < end:
             for side in sides:
                 if self.hosts[side].seen("at "):
                     return side
-            if self.hosts["source"].seen("end ") or not self.alive("source"):
+            if over is None and (self.hosts["source"].seen("end ") or not self.alive("source")):
+                over = time.monotonic()
+            if over is not None and time.monotonic() > over + 2:  # the other side hears of it
                 return None
             time.sleep(0.004)
         raise Bad("neither the step nor an end")

@@ -94,8 +94,8 @@ static void begin_out(void)
 		.channel_count = CHANNELS,
 		.timeout_ms = host.timeout_ms,
 		.retry_ms = RETRY_MS,
-		.pace = { .downtime_goal_ns = 50 * BASE_NS_PER_MS,
-			  .time_limit_ns = 20 * BASE_NS_PER_SECOND },
+		.pace = { .downtime_goal_ns = 200 * BASE_NS_PER_MS,
+			  .time_limit_ns = 2 * BASE_NS_PER_SECOND },
 	};
 	struct base_error err = { 0 };
 

@@ -40,13 +40,17 @@ static int prepare(void *context, const struct mig_plan *plan, struct mig_findin
 		mig_findings_add(findings, "records: %s", why.text);
 	if (plan->objects[0].object.unit_count != FAULT_PAGES)
 		mig_findings_add(findings, "memory: another size");
-	if (findings->count == 0)
+	if (findings->count > 0)
+		return 0;
+	vm->epoch = plan->epoch;
+	vm->has_keep = true;
+	code = mig_register_coming(&vm->keep, vm->epoch, err);
+	fault_step("coming");
+	if (code == 0)
 		code = vm_migrate_in_new(&options, findings, &vm->images_in, err);
 	fault_step("prepared");
 	if (code < 0 || findings->count > 0)
 		return code;
-	vm->epoch = plan->epoch;
-	vm->has_keep = true;
 	*ret_memory = vm->guest.memory;
 	return 0;
 }

@@ -23,7 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 SOURCE_STEPS = ["plan:0", "track:0", "dirty-get:0", "dirty-clear:0", "dirty-clear:5", "dirty-get:1", "image-harvest:0", "image-read:0",
                 "hold:0", "held:0", "dirty-get:2", "state:0", "let-go:0", "let-gone:0", "promise:0",
                 "promised:0", "give-up:0", "promise-end:0"]
-DESTINATION_STEPS = ["prepare:0", "prepared:0", "image-write:0", "image-write:3", "check:0",
+DESTINATION_STEPS = ["prepare:0", "coming:0", "prepared:0", "image-write:0", "image-write:3", "check:0",
                      "images-named:0", "checked:0", "ask:0", "asked:0", "activate:0",
                      "activating:0", "active:0", "runs:0", "ran:0"]
 # A frame: connection (0 control, 1 the first for data), way, type, how many before.
@@ -103,7 +103,7 @@ def all_cases():
 # What every run has.
 SHORT = re.compile(
     r"^(no fault / none"
-    r"|(source (let-gone|promised|give-up):0|destination (checked|asked|active):0"
+    r"|(source (let-gone|promised|give-up):0|destination (images-named|checked|asked|active):0"
     r"|data chunk 3 before|running 1 before) / (cut|kill source|kill destination)"
     r"|data write 3 before / slow|data write 1 behind / flip|sealed 1 behind / flip"
     r"|destination asked:0 / (freeze source|freeze destination|silence)"

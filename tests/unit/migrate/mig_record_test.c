@@ -139,19 +139,13 @@ Test(mig_record, refusals_name_the_field)
 Test(mig_record, which_records_there_can_be)
 {
 	static const char *const wanted[] = {
-		"register all here 0 source",
-		"register all here 1 source",
-		"register all here 1 destination",
-		"register all here 2 source",
-		"register activating 1 destination",
-		"register runs 1 destination",
-		"register left 1 source",
-		"register left 2 source",
-		"promise promised 0 source",
-		"promise resolved 2 source",
-		"promise resolved 2 destination",
-		"promise over 1 source",
-		"promise over 1 destination",
+		"register coming 0 source",    "register all here 0 source",
+		"register all here 1 source",  "register all here 1 destination",
+		"register all here 2 source",  "register activating 1 destination",
+		"register runs 1 destination", "register left 1 source",
+		"register left 2 source",      "promise promised 0 source",
+		"promise resolved 2 source",   "promise resolved 2 destination",
+		"promise over 1 source",       "promise over 1 destination",
 		"promise over 2 source",
 	};
 	struct mig_record record = sample();

@@ -83,6 +83,11 @@ static int do_leave(struct mig_keep *keep)
 	return mig_register_leave(keep, &err);
 }
 
+static int do_coming(struct mig_keep *keep)
+{
+	return mig_register_coming(keep, 7, &err);
+}
+
 static int do_promise(struct mig_keep *keep)
 {
 	return mig_promise_make(keep, 7, &err);
@@ -111,6 +116,7 @@ static const struct change {
 	bool has_old;
 	bool has_new;
 } changes[] = {
+	{ "coming", prepare_nothing, do_coming, MIG_RECORD_REGISTER, false, true },
 	{ "begin", prepare_nothing, do_begin, MIG_RECORD_REGISTER, false, true },
 	{ "begin again", prepare_register, do_begin, MIG_RECORD_REGISTER, true, true },
 	{ "ask", prepare_register, do_ask, MIG_RECORD_REGISTER, true, true },

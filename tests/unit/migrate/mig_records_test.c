@@ -172,6 +172,39 @@ Test(mig_records, begin_beside_an_older_record, .init = begin, .fini = end)
 	expect(MIG_HELD_ALL_HERE, 7, MIG_SOURCE);
 }
 
+/* Before all is here: named by nobody, run by nobody, and no obstacle to whoever comes next. */
+Test(mig_records, what_is_coming, .init = begin, .fini = end)
+{
+	struct mig_keep keep = one();
+	struct mig_keep other = keep_of(id_two, "10.0.0.2:7011");
+	struct mig_register now;
+	uint64_t least = 0;
+
+	cr_assert_eq(mig_register_coming(&keep, 7, &err), 0, "%s", err.text);
+	cr_assert_eq(mig_register_coming(&keep, 7, &err), 0, "it may have been unknown");
+	expect(MIG_HELD_COMING, 7, MIG_SOURCE);
+	cr_assert_eq(mig_records_may_start(records, "web", 0, &least, &err), -EPROTO);
+	cr_assert_not_null(strstr(err.text, "not all of it is here"), "%s", err.text);
+	cr_assert_eq(mig_register_ask(&keep, 7, MIG_DESTINATION, &now, &err), -EPROTO);
+	cr_assert_eq(mig_register_ask(&keep, 7, MIG_SOURCE, &now, &err), -EPROTO);
+	cr_assert_eq(mig_register_activate(&keep, 8, &err), -EPROTO);
+	cr_assert_eq(mig_register_begin(&keep, 8, &err), -EPROTO, "of another epoch");
+	cr_assert_eq(mig_register_begin(&keep, 7, &err), 0, "%s", err.text);
+	expect(MIG_HELD_ALL_HERE, 7, MIG_SOURCE);
+	cr_assert_eq(mig_register_coming(&keep, 7, &err), -EPROTO, "it has got further");
+	cr_assert_eq(mig_register_leave(&keep, &err), 0);
+	cr_assert_not(is_there(MIG_RECORD_REGISTER));
+
+	cr_assert_eq(mig_register_coming(&keep, 9, &err), 0);
+	cr_assert_eq(mig_register_may_begin(&other, 7, &err), 0, "what died is nobody's life");
+	cr_assert_eq(mig_register_coming(&other, 7, &err), 0);
+	cr_assert_eq(mig_register_leave(&keep, &err), 0, "it is not this one's");
+	cr_assert_eq(mig_register_leave(&other, &err), 0);
+	cr_assert_not(is_there(MIG_RECORD_REGISTER));
+	left_behind(id_one, "host", MIG_HELD_RUNS, 7, 8, MIG_DESTINATION);
+	cr_assert_eq(mig_register_coming(&other, 8, &err), -ESTALE, "as begin");
+}
+
 /* --- the source's promise --- */
 
 Test(mig_records, promise_comes_and_goes, .init = begin, .fini = end)

@@ -29,7 +29,9 @@ static void put(const struct mig_record *record)
 static struct mig_record record_of(enum mig_record_state state, uint64_t epoch, enum mig_side owner)
 {
 	struct mig_record record = {
-		.kind = state >= MIG_HELD_PROMISED ? MIG_RECORD_PROMISE : MIG_RECORD_REGISTER,
+		.kind = state >= MIG_HELD_PROMISED && state != MIG_HELD_COMING
+				? MIG_RECORD_PROMISE
+				: MIG_RECORD_REGISTER,
 		.state = state,
 		.now = { .epoch = epoch, .owner = owner },
 		.from_epoch = 7,
@@ -97,6 +99,7 @@ static const struct row {
 } rows[] = {
 	{ MIG_HELD_ALL_HERE, 7, MIG_SOURCE, true, REFUSED, DECIDED(8, MIG_DESTINATION),
 	  DECIDED(8, MIG_SOURCE) },
+	{ MIG_HELD_COMING, 7, MIG_SOURCE, false, REFUSED, REFUSED, IS_SO(7, MIG_SOURCE) },
 	{ MIG_HELD_ALL_HERE, 8, MIG_DESTINATION, false, IS_SO(8, MIG_DESTINATION),
 	  IS_SO(8, MIG_DESTINATION), DECIDED(9, MIG_SOURCE) },
 	{ MIG_HELD_ALL_HERE, 8, MIG_SOURCE, false, REFUSED, REFUSED, IS_SO(8, MIG_SOURCE) },
