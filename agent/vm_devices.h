@@ -19,7 +19,6 @@
 #include <stdio.h>
 
 #include "agent/vm_config.h"
-#include "agent/vm_storage_move.h"
 #include "base/error.h"
 #include "hypervisor/disk/store.h"
 #include "hypervisor/machine.h"
@@ -145,23 +144,6 @@ void vm_devices_end_waits(struct vm_devices *devices); /* NULL, or not made: not
 BASE_MUST_CHECK int vm_devices_checkpoint(struct vm_devices *devices,
 					  char label[VM_CONTROL_TEXT_BYTES], json_t *list,
 					  struct base_error *err);
-/**
- * vm_devices_disk_move - the disk goes to another folder of the stores, the guest goes on.
- * Its path is the new one from then on; the caller tells whoever starts the VM the next time.
- * -ENOENT no disk there, or no such store; -EROFS it is not written; -EAGAIN it waits for its
- * store; -EINVAL it is there already; errors of vm_storage_move().
- */
-struct vm_disk_move {
-	uint32_t controller;
-	uint32_t lun;
-	const char *folder; /* a path of the host */
-	int (*progress)(void *context, uint64_t sent_bytes, uint64_t left_bytes); /* may be NULL */
-	void *context;
-};
-BASE_MUST_CHECK int vm_devices_disk_move(struct vm_devices *devices,
-					 const struct vm_disk_move *move,
-					 struct vm_storage_move_report *ret_report,
-					 struct base_error *err);
 /* Heartbeat, services, and what the guest told of itself; NULL no memory. */
 json_t *vm_devices_guest_json(struct vm_devices *devices);
 

@@ -4,6 +4,7 @@
 
 #include "agent/vm_control_proto.h"
 #include "agent/vm_devices_priv.h"
+#include "base/cleanup.h"
 
 static json_t *number(uint64_t value)
 {
@@ -51,24 +52,38 @@ static json_t *counts_json(struct vm_devices *devices, const struct vm_disk *dis
 			 number(status.write_bytes), "in_flight", (int)status.in_flight);
 }
 
+/* Where it is: a move of the disk may be changing that. */
+static json_t *where_json(struct vm_devices *devices, const struct vm_disk *disk)
+{
+	BASE_LOCKED(&devices->lock);
+	json_t *object = json_pack("{s:s}", "path", disk->config.path);
+
+	if (object != NULL && disk->disk != NULL)
+		(void)json_object_set_new(object, "image", json_string(disk->place.name));
+	return object;
+}
+
 static json_t *disk_json(struct vm_devices *devices, const struct vm_disk *disk)
 {
 	const struct vm_disk_config *config = &disk->config;
-	json_t *object =
-		json_pack("{s:i, s:i, s:s, s:s, s:s}", "controller", (int)config->controller, "lun",
-			  (int)config->lun, "kind", config->dvd ? "dvd" : "disk", "path",
-			  config->path, "state", disk_state(disk));
+	json_t *object = where_json(devices, disk);
+	json_t *more = json_pack("{s:i, s:i, s:s, s:s}", "controller", (int)config->controller,
+				 "lun", (int)config->lun, "kind", config->dvd ? "dvd" : "disk",
+				 "state", disk_state(disk));
 	int stalled = atomic_load(&disk->stalled);
 
-	if (object == NULL)
+	if (object == NULL || more == NULL || json_object_update(object, more) < 0) {
+		json_decref(object);
+		json_decref(more);
 		return NULL;
+	}
+	json_decref(more);
 	if (stalled != 0)
 		(void)json_object_set_new(object, "stalled", json_string(vm_error_name(stalled)));
 	if (disk->disk != NULL) {
 		struct disk_geometry geometry;
 
 		disk_geometry(disk->disk, &geometry);
-		(void)json_object_set_new(object, "image", json_string(disk_name(disk->disk)));
 		(void)json_object_set_new(object, "size_bytes", number(geometry.size_bytes));
 		(void)json_object_set_new(object, "epoch", number(disk_epoch(disk->disk)));
 	}

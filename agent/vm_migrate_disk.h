@@ -74,11 +74,15 @@ extern const struct mig_image_ops vm_migrate_out_ops;
 void vm_migrate_out_held(struct vm_migrate_out *out);
 /* The disks are watched no more; before they are deactivated.  Again is fine. */
 void vm_migrate_out_stop(struct vm_migrate_out *out);
-/* The VM runs elsewhere, with its images there: the top images here are removed, so that nobody
- * starts from them; files of chains stay, because others may use them.  The disks are given back
- * (disk_deactivate()) and may still be open.  The first failure; the others are removed all the
- * same. */
-BASE_MUST_CHECK int vm_migrate_out_discard(struct vm_migrate_out *out, struct base_error *err);
+/* The images that are this VM's alone, and stand for an older state of it once it goes on
+ * elsewhere: the tops, and parents that a checkpoint of them has made; never a parent that others
+ * may use, or what is only read.  Valid until free.  The count. */
+struct vm_migrate_own {
+	struct store *store;
+	const char *name; /* in it */
+};
+uint32_t vm_migrate_out_own(const struct vm_migrate_out *out,
+			    struct vm_migrate_own ret_list[MIG_OBJECTS_MAX]);
 /* Stops, and closes what was opened.  NULL is fine. */
 void vm_migrate_out_free(struct vm_migrate_out *out);
 
@@ -91,6 +95,11 @@ struct vm_migrate_in_options {
 	const char *folder;  /* in it, "" its root; all images go there */
 	struct base_io_loop *loop;
 	const struct mig_plan *plan; /* borrowed for the call; object 0 is skipped */
+	/* Nothing is objected to, and these files are made next, as NAME.incoming, later NAME: to
+	 * be recorded durably.  Not 0: none is.  May be NULL. */
+	int (*making)(void *context, const char *const *names, uint32_t count,
+		      struct base_error *err);
+	void *context;
 };
 
 /**

@@ -110,6 +110,21 @@ static int folder_new(struct vm_migrate_in *in, const char *folder)
 	return 0;
 }
 
+/* Before the first of them is there. */
+static int announce(const struct vm_migrate_in *in, const struct vm_migrate_in_options *options,
+		    struct base_error *err)
+{
+	const char *names[MIG_OBJECTS_MAX];
+	uint32_t count = 0;
+
+	if (options->making == NULL)
+		return 0;
+	for (uint32_t i = 0; i < in->count; i++)
+		if (!in->images[i].there)
+			names[count++] = in->images[i].name;
+	return options->making(options->context, names, count, err);
+}
+
 int vm_migrate_in_new(const struct vm_migrate_in_options *options, struct mig_findings *findings,
 		      struct vm_migrate_in **ret_in, struct base_error *err)
 {
@@ -131,6 +146,8 @@ int vm_migrate_in_new(const struct vm_migrate_in_options *options, struct mig_fi
 	}
 	in->count = count;
 	code = vm_migrate_in_look(in, options->plan, findings, err);
+	if (code == 0 && findings->count == before)
+		code = announce(in, options, err);
 	for (uint32_t i = 0; i < count && code == 0 && findings->count == before; i++)
 		code = make(in, &in->images[i], findings, err);
 	if (code < 0 || findings->count > before) {

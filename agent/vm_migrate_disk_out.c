@@ -24,6 +24,7 @@ struct object {
 	bool owned;   /* opened here, to be read as a file */
 	bool watched; /* a top */
 	bool held;    /* and held by whoever moves it */
+	bool own;     /* the VM's alone: a top, or what a checkpoint of it made a parent */
 	uint64_t bytes;
 	uint64_t word_count;
 	_Atomic uint64_t *marks; /* a bit a granule: to be sent */
@@ -236,6 +237,8 @@ static int add_file(struct vm_migrate_out *out, const struct vm_migrate_from *fr
 		return code;
 	code = object_new(out, from->store, info->name, &object, err);
 	if (code == 0)
+		object->own = next[0] != '\0';
+	if (code == 0)
 		code = open_file(object, disk_loop(from->disk), err);
 	if (code == 0)
 		code = marks_new(object, err);
@@ -304,6 +307,7 @@ static int add_top(struct vm_migrate_out *out, const struct vm_migrate_from *fro
 	if (code < 0)
 		return code;
 	object->disk = from->disk;
+	object->own = true;
 	code = marks_new(object, err);
 	if (code == 0)
 		code = disk_watch_begin(object->disk, on_write, object, err);
@@ -402,29 +406,18 @@ void vm_migrate_out_stop(struct vm_migrate_out *out)
 	}
 }
 
-int vm_migrate_out_discard(struct vm_migrate_out *out, struct base_error *err)
+uint32_t vm_migrate_out_own(const struct vm_migrate_out *out,
+			    struct vm_migrate_own ret_list[MIG_OBJECTS_MAX])
 {
-	int first = 0;
+	uint32_t count = 0;
 
-	vm_migrate_out_stop(out);
-	for (uint32_t i = 0; i < out->count; i++) {
-		struct object *object = &out->objects[i];
-		struct base_error why = { 0 };
-		int code = 0;
-
-		if (object->owned)
-			continue;
-		/* safety: what is active here may be the VM's only disk. */
-		if (disk_epoch(object->disk) != STORE_EPOCH_NONE)
-			code = base_fail(&why, -EBUSY, "it is written");
-		if (code == 0)
-			code = store_remove(object->store, object->name, &why);
-		if (code == 0)
-			code = store_sync_folder(object->store, object->name, &why);
-		if (code < 0 && first == 0)
-			first = base_fail(err, code, "old image '%s': %s", object->name, why.text);
-	}
-	return first;
+	for (uint32_t i = 0; i < out->count; i++)
+		if (out->objects[i].own)
+			ret_list[count++] = (struct vm_migrate_own){
+				.store = out->objects[i].store,
+				.name = out->objects[i].name,
+			};
+	return count;
 }
 
 void vm_migrate_out_free(struct vm_migrate_out *out)

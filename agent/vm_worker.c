@@ -28,6 +28,10 @@ void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char 
 	if (!worker->loading) /* nobody waits for the guest any more */
 		vm_devices_end_waits(worker->devices);
 	vm_worker_move_stop(worker);
+	vm_worker_disk_move_stop(worker);
+	/* What reads a disk that may not be touched would wait for ever. */
+	if (worker->disk_moving.under_way && !vm_worker_may_act(worker))
+		base_loop_stop(worker->loop);
 	/* safety: a move that has asked who is to run the VM ends when it knows, not before; but
 	 * who is stale has nothing to decide. */
 	if (exit_code == VM_EXIT_STALE || (worker->loading && worker->config->incoming[0] == '\0'))
@@ -37,7 +41,8 @@ void vm_worker_end(struct vm_worker *worker, enum vm_exit exit_code, const char 
 
 void vm_worker_may_stop(struct vm_worker *worker)
 {
-	if (worker->ending && worker->job_count == 0 && worker->move == NULL)
+	if (worker->ending && worker->job_count == 0 && worker->move == NULL &&
+	    !worker->disk_moving.under_way)
 		base_loop_stop(worker->loop);
 }
 
@@ -321,8 +326,9 @@ enum vm_exit vm_worker_run(const struct vm_config *config, struct base_error *er
 		worker.exit_code = exit_of(&worker, code);
 	if (worker.loading)
 		leave(&worker);
-	/* Its move is not over: only who is stale ends like this. */
-	if (worker.move != NULL && worker.exit_code == VM_EXIT_STALE)
+	/* Its move is not over: only who is stale, or may touch no disk, ends like this. */
+	if ((worker.move != NULL && worker.exit_code == VM_EXIT_STALE) ||
+	    worker.disk_moving.under_way)
 		abandon(&worker);
 	release(&worker);
 	if (code < 0 && !worker.running && err != NULL)

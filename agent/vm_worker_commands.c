@@ -52,6 +52,17 @@ static int as_job_at_home(struct vm_worker *worker, const struct vm_job *kind,
 	return code < 0 ? code : as_job(worker, kind, call, request, err);
 }
 
+/* Nor while a disk is. */
+static int as_job_at_rest(struct vm_worker *worker, const struct vm_job *kind,
+			  const struct vm_call *call, const struct vm_request *request,
+			  struct base_error *err)
+{
+	int code = vm_worker_refuse_disk_move(worker,
+					      vm_worker_commands[request->command].spec.name, err);
+
+	return code < 0 ? code : as_job_at_home(worker, kind, call, request, err);
+}
+
 HANDLER(handle_reset)
 {
 	(void)ret_result;
@@ -99,7 +110,7 @@ HANDLER(handle_save)
 				 "'/' and not beginning with '.'");
 	code = check_leash(worker, err);
 	if (code == 0)
-		code = as_job_at_home(worker, &vm_job_save, call, request, err);
+		code = as_job_at_rest(worker, &vm_job_save, call, request, err);
 	if (code == VM_CALL_LATER)
 		worker->saving = true;
 	return code;
@@ -201,6 +212,8 @@ HANDLER(handle_checkpoint)
 	int code = vm_worker_refuse_moving(context, "checkpoint", err);
 
 	(void)ret_result;
+	if (code == 0)
+		code = vm_worker_refuse_disk_move(context, "checkpoint", err);
 	return code < 0 ? code : vm_worker_checkpoint(context, call, request, err);
 }
 
@@ -246,7 +259,7 @@ HANDLER(handle_disk_add)
 	int code = vm_config_disk("command 'disk-add'", text, strlen(text), &job.disk, err);
 
 	(void)ret_result;
-	return code < 0 ? code : as_job_at_home(context, &job, call, request, err);
+	return code < 0 ? code : as_job_at_rest(context, &job, call, request, err);
 }
 
 /* Where a disk is: arguments lun and controller come first. */
@@ -266,7 +279,7 @@ HANDLER(handle_disk_remove)
 	int code = check_lun(request, err);
 
 	(void)ret_result;
-	return code < 0 ? code : as_job_at_home(context, &vm_job_disk_remove, call, request, err);
+	return code < 0 ? code : as_job_at_rest(context, &vm_job_disk_remove, call, request, err);
 }
 
 HANDLER(handle_medium)
@@ -274,7 +287,7 @@ HANDLER(handle_medium)
 	int code = check_lun(request, err);
 
 	(void)ret_result;
-	return code < 0 ? code : as_job_at_home(context, &vm_job_medium, call, request, err);
+	return code < 0 ? code : as_job_at_rest(context, &vm_job_medium, call, request, err);
 }
 
 HANDLER(handle_disk_resize)
@@ -282,7 +295,32 @@ HANDLER(handle_disk_resize)
 	int code = check_lun(request, err);
 
 	(void)ret_result;
-	return code < 0 ? code : as_job_at_home(context, &vm_job_disk_resize, call, request, err);
+	return code < 0 ? code : as_job_at_rest(context, &vm_job_disk_resize, call, request, err);
+}
+
+HANDLER(handle_disk_move)
+{
+	int code = check_lun(request, err);
+
+	(void)ret_result;
+	return code < 0 ? code : vm_worker_disk_move(context, call, request, err);
+}
+
+HANDLER(handle_disk_move_cancel)
+{
+	(void)call;
+	(void)request;
+	(void)ret_result;
+	return vm_worker_disk_move_cancel(context, err);
+}
+
+HANDLER(handle_disk_move_status)
+{
+	(void)call;
+	(void)request;
+	(void)err;
+	*ret_result = vm_worker_disk_move_status(context);
+	return 0;
 }
 
 HANDLER(handle_link)
@@ -373,6 +411,14 @@ const struct vm_command vm_worker_commands[] = {
 	  .handle = handle_medium },
 	{ .spec = { "disk-resize", { LUN_ARGS, { "size", VM_ARG_NUMBER, true } } },
 	  .handle = handle_disk_resize },
+	{ .spec = { "disk-move",
+		    { LUN_ARGS,
+		      { "to", VM_ARG_TEXT, true },
+		      { "keep", VM_ARG_SWITCH, false },
+		      { "bandwidth", VM_ARG_NUMBER, false } } },
+	  .handle = handle_disk_move },
+	{ .spec = { "disk-move-cancel", NO_ARGS }, .handle = handle_disk_move_cancel },
+	{ .spec = { "disk-move-status", NO_ARGS }, .handle = handle_disk_move_status },
 	{ .spec = { "link", { { "nic", VM_ARG_NUMBER, true }, { "up", VM_ARG_SWITCH, true } } },
 	  .handle = handle_link },
 	{ .spec = { "test-get", { { "reg", VM_ARG_NUMBER, true } } }, .handle = handle_test_get },

@@ -148,6 +148,7 @@ static void read_news(void *context)
 		{ VM_NEWS_ROOM, on_room },
 		{ VM_NEWS_DEVICE, vm_worker_device_news },
 		{ VM_NEWS_MOVE, vm_worker_move_news },
+		{ VM_NEWS_STORAGE, vm_worker_disk_move_news },
 	};
 	struct vm_worker *worker = context;
 	unsigned int news = atomic_exchange(&worker->news, 0);

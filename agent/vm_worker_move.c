@@ -269,6 +269,8 @@ static int check_movable(const struct vm_worker *worker, struct base_error *err)
 	if (worker->records == NULL)
 		return base_fail(err, -EPROTO,
 				 "command 'migrate': expected a worker with the key 'state-dir'");
+	if (vm_worker_refuse_disk_move(worker, "migrate", err) < 0)
+		return -EAGAIN;
 	return vm_worker_refuse_moving(worker, "migrate", err);
 }
 

@@ -2,7 +2,8 @@
 /*
  * The worker object, for the files that make it up: vm_worker.c (life), _start.c (opening),
  * _jobs.c (changes of the machine), _checkpoint.c, _events.c (what machine and leash report),
- * _move.c (migrations), _commands.c (the table of commands), _status.c (what it tells).
+ * _move.c (migrations), _storage.c (disks that move), _commands.c (the table of commands),
+ * _status.c (what it tells).
  *
  * Owned by the loop's thread but for what says otherwise.
  */
@@ -19,6 +20,7 @@
 #include "agent/vm_console.h"
 #include "agent/vm_control.h"
 #include "agent/vm_devices.h"
+#include "agent/vm_devices_storage.h"
 #include "agent/vm_exit.h"
 #include "agent/vm_migrate.h"
 #include "agent/vm_sandbox.h"
@@ -38,8 +40,9 @@ enum vm_news {
 	VM_NEWS_FROZEN = 1 << 5,
 	VM_NEWS_THAWED = 1 << 6,
 	VM_NEWS_STALE = 1 << 7,
-	VM_NEWS_DEVICE = 1 << 8, /* vm_devices_event() */
-	VM_NEWS_MOVE = 1 << 9,   /* a migration has held or released the VM, or has ended */
+	VM_NEWS_DEVICE = 1 << 8,   /* vm_devices_event() */
+	VM_NEWS_STORAGE = 1 << 10, /* the move of a disk has ended */
+	VM_NEWS_MOVE = 1 << 9,     /* a migration has held or released the VM, or has ended */
 };
 
 struct vm_worker;
@@ -75,6 +78,24 @@ struct vm_checkpoint {
 	struct base_error why;
 	int code; /* of the disks */
 	struct base_error err;
+};
+
+/* A disk on its way to another folder.  Of the loop's thread; of the begin job and then of the
+ * thread while they run: move, report, code and err. */
+struct vm_disk_moving {
+	bool under_way;
+	struct vm_call call; /* who asked for it */
+	uint32_t controller;
+	uint32_t lun;
+	bool keep;
+	uint64_t begin_ns;
+	struct vm_disk_move *move; /* NULL: not looked at yet */
+	pthread_t thread;
+	struct vm_storage_view view;
+	struct vm_storage_move_report report;
+	int code;
+	struct base_error err;
+	atomic_bool over; /* the thread has nothing more to do */
 };
 
 struct vm_worker {
@@ -118,6 +139,7 @@ struct vm_worker {
 	enum vm_exit exit_code;
 	uint32_t job_count; /* begun, not done */
 	struct vm_checkpoint checkpoint;
+	struct vm_disk_moving disk_moving;
 	uint64_t epoch; /* that the VM runs at: the configuration's, or what a move came at */
 
 	/* Migrations. */
@@ -199,6 +221,21 @@ extern const struct vm_job vm_job_time_sync;
 /* Holds have changed: the guest's silence counts, or does not.  Loop thread, so that what is told
  * last is true; waits for nobody. */
 void vm_worker_running(struct vm_worker *worker);
+
+/* --- vm_worker_storage.c --- */
+
+/* VM_CALL_LATER, or why not. */
+BASE_MUST_CHECK int vm_worker_disk_move(struct vm_worker *worker, const struct vm_call *call,
+					const struct vm_request *request, struct base_error *err);
+BASE_MUST_CHECK int vm_worker_disk_move_cancel(struct vm_worker *worker, struct base_error *err);
+json_t *vm_worker_disk_move_status(struct vm_worker *worker); /* NULL: no memory */
+/* -EAGAIN while a disk is being moved: @command would change what moves. */
+BASE_MUST_CHECK int vm_worker_refuse_disk_move(const struct vm_worker *worker, const char *command,
+					       struct base_error *err);
+/* The worker is ending: it is given up unless it has moved. */
+void vm_worker_disk_move_stop(struct vm_worker *worker);
+/* News VM_NEWS_STORAGE has come. */
+void vm_worker_disk_move_news(struct vm_worker *worker);
 
 /* --- vm_worker_checkpoint.c --- */
 

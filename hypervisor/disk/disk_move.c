@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "hypervisor/disk/disk_priv.h"
 
 struct move {
@@ -131,6 +132,7 @@ static void move_switch(void *context)
 int disk_move(struct disk *disk, const struct disk_move_options *options, struct base_error *err)
 {
 	struct move move = { .disk = disk, .options = options };
+	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);
 	int rc = 0;
 
 	base_assert(atomic_load(&disk->job) == DISK_JOB_MOVE);
@@ -146,6 +148,8 @@ int disk_move(struct disk *disk, const struct disk_move_options *options, struct
 	if (rc == 0)
 		base_io_call(disk->loop, move_switch, &move);
 	disk_unhold(disk);
+	if (options->held_ns != NULL)
+		*options->held_ns = base_clock_boot_ns(&base_clock_system) - begin_ns;
 	layers_close(&move); /* of the copy, or of what it replaces */
 	return rc == 0 ? 0 : base_fail_within(err, rc, "move of disk '%s'", disk->top_name);
 }

@@ -19,6 +19,7 @@ struct disk_move_options {
 	 * The next write goes to the copy alone. */
 	int (*commit)(void *context, struct base_error *err);
 	void *context;
+	uint64_t *held_ns; /* set: how long the guest's requests waited, at most; may be NULL */
 };
 
 /**

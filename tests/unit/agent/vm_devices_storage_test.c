@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "agent/vm_devices_priv.h"
+#include "agent/vm_devices_storage.h"
 #include "hypervisor/disk/disk_next.h"
 #include "hypervisor/disk/local_store.h"
 
@@ -87,10 +88,17 @@ TestSuite(vm_devices_storage, .init = setup, .fini = teardown, .timeout = 60);
 
 static int move(uint32_t lun, const char *to)
 {
-	const struct vm_disk_move request = { .lun = lun, .folder = to };
+	const struct vm_disk_move_options options = { .lun = lun, .to = to };
 	struct vm_storage_move_report report;
+	struct vm_disk_move *move = NULL;
+	int code = vm_disk_move_new(&devices, &options, &move, &err);
 
-	return vm_devices_disk_move(&devices, &request, &report, &err);
+	if (code == 0)
+		code = vm_disk_move_run(move, &report, &err);
+	if (code == 0)
+		vm_disk_move_done(move);
+	vm_disk_move_free(move);
+	return code;
 }
 
 Test(vm_devices_storage, a_disk_is_where_it_has_moved)
