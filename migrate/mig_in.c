@@ -52,6 +52,12 @@ static struct mig_control *take_control(struct mig_in *in)
 	return base_take(&in->control);
 }
 
+static void leave_host(const struct mig_in *in)
+{
+	if (in->options.host != NULL)
+		mig_host_leave(in->options.host, MIG_INCOMING);
+}
+
 void mig_in_free(struct mig_in *in)
 {
 	if (in == NULL)
@@ -60,6 +66,7 @@ void mig_in_free(struct mig_in *in)
 	mig_in_door_close(in);
 	mig_control_free(take_control(in));
 	mig_in_data_stop(in);
+	leave_host(in);
 	mig_intake_free(in->intake);
 	base_buffer_fini(&in->state);
 	mig_plan_fini(&in->plan);
@@ -330,6 +337,7 @@ enum mig_in_end mig_in_run(struct mig_in *in, uint64_t *ret_epoch, struct base_e
 {
 	while (!mig_destination_is_over(&in->machine))
 		next(in, BASE_TIME_NEVER);
+	leave_host(in);
 	if (in->machine.state == MIG_DST_RUNNING) {
 		*ret_epoch = in->machine.epoch + 1;
 		return MIG_IN_RUNNING;

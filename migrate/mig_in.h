@@ -13,6 +13,7 @@
 #ifndef MIGRATE_MIG_IN_H
 #define MIGRATE_MIG_IN_H
 
+#include "migrate/mig_host.h"
 #include "migrate/mig_vm.h"
 
 struct mig_in;
@@ -23,6 +24,7 @@ struct mig_in_options {
 	int listen_fd;                     /* borrowed */
 	const struct mig_arbiter *arbiter; /* borrowed; local or the cluster's */
 	bool keeps_register;               /* answer the source's ASK from @arbiter */
+	struct mig_host *host;             /* borrowed: has to have room; NULL: no limit */
 	uint32_t timeout_ms;               /* 0: 10000 */
 	uint32_t retry_ms;                 /* 0: 1000 */
 	uint32_t give_up_ms;               /* READY and not heard of: ask to be let go; 0: never */

@@ -58,6 +58,26 @@ static int send_findings(struct mig_in *in, const struct mig_findings *findings,
 	return 0;
 }
 
+/* Now or never: who waited here would hold up a source that others wait for. */
+static int take_part(const struct mig_in *in, struct mig_findings *findings, struct base_error *err)
+{
+	struct mig_host *host = in->options.host;
+	uint32_t busy = 0;
+	uint32_t most = 0;
+	int r = host == NULL ? 1 : mig_host_try(host, MIG_INCOMING, err);
+
+	if (r < 0)
+		return r;
+	if (r == 0) {
+		busy = mig_host_busy(host, MIG_INCOMING, &most);
+		mig_findings_add(findings,
+				 "host: it takes part in %" PRIu32 " of %" PRIu32
+				 " incoming migrations",
+				 busy, most);
+	}
+	return 0;
+}
+
 /* Room for all of it, or why there is none. */
 static int prepare(struct mig_in *in, struct mig_findings *findings, struct base_error *err)
 {
@@ -72,7 +92,10 @@ static int prepare(struct mig_in *in, struct mig_findings *findings, struct base
 		in->prepared = true;
 		in->preparing = true;
 	}
-	r = in->options.vm->prepare(in->options.vm_context, &in->plan, findings, &in->memory, err);
+	r = take_part(in, findings, err);
+	if (r == 0)
+		r = in->options.vm->prepare(in->options.vm_context, &in->plan, findings,
+					    &in->memory, err);
 	{
 		BASE_LOCKED(&in->lock);
 

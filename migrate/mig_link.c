@@ -34,6 +34,7 @@ struct mig_link {
 	uint8_t ahead[MIG_FRAME_BYTES]; /* of the next frame's header: came with a body */
 	size_t ahead_bytes;
 	struct mig_rate *rate; /* NULL: as fast as it goes */
+	bool urgent;           /* it counts only */
 	uint8_t *body;         /* MIG_BODY_BYTES_MAX, of the message received last */
 	struct region regions[MIG_REGIONS_MAX];
 };
@@ -206,9 +207,17 @@ static int send_frame(struct mig_link *link, const struct mig_frame *frame, cons
 	return send_parts(link, parts, frame->body_bytes > 0 ? 2 : 1, flags, err);
 }
 
-void mig_link_set_rate(struct mig_link *link, struct mig_rate *rate)
+void mig_link_set_rate(struct mig_link *link, struct mig_rate *rate, bool waits)
 {
 	link->rate = rate;
+	link->urgent = !waits;
+}
+
+static void wait_turn(struct mig_link *link, uint64_t bytes)
+{
+	static const atomic_bool at_once = true;
+
+	mig_rate_wait(link->rate, bytes, link->urgent ? &at_once : &link->cancelled);
 }
 
 int mig_link_write(struct mig_link *link, uint32_t region, uint64_t offset_bytes, const void *from,
@@ -226,7 +235,7 @@ int mig_link_write(struct mig_link *link, uint32_t region, uint64_t offset_bytes
 		};
 		int r = 0;
 
-		mig_rate_wait(link->rate, frame.body_bytes, &link->cancelled);
+		wait_turn(link, frame.body_bytes);
 		r = send_frame(link, &frame, at, MSG_MORE, err);
 		if (r < 0)
 			return r;
@@ -285,7 +294,7 @@ int mig_link_post(struct mig_link *link, const struct mig_post *posts, uint32_t 
 		parts[used++] = part(headers[i][1], MIG_FRAME_BYTES);
 		parts[used++] = part(post->chunk, MIG_CHUNK_BYTES);
 	}
-	mig_rate_wait(link->rate, bytes, &link->cancelled);
+	wait_turn(link, bytes);
 	return send_parts(link, parts, used, 0, err);
 }
 

@@ -80,8 +80,9 @@ struct mig_post {
  * them and in one system call. */
 BASE_MUST_CHECK int mig_link_post(struct mig_link *link, const struct mig_post *posts,
 				  uint32_t count, struct base_error *err);
-/* Writes from here on wait for @rate (borrowed; NULL: for nobody).  No one is inside. */
-void mig_link_set_rate(struct mig_link *link, struct mig_rate *rate);
+/* Writes from here on wait for @rate (borrowed; NULL: for nobody), or, without @waits, are counted
+ * there and go at once.  No one is inside. */
+void mig_link_set_rate(struct mig_link *link, struct mig_rate *rate, bool waits);
 /* A message, of a type that this side sends here (base_bug otherwise).  Errors as above. */
 BASE_MUST_CHECK int mig_link_send(struct mig_link *link, enum mig_type type, const void *body,
 				  uint32_t body_bytes, struct base_error *err);

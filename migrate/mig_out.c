@@ -11,6 +11,7 @@
 
 #define TIMEOUT_MS 10000u
 #define RETRY_MS   1000u
+#define QUEUE_NS   (100 * BASE_NS_PER_MS) /* how late a turn is seen at most */
 
 int mig_out_new(const struct mig_out_options *options, struct mig_out **ret_out,
 		struct base_error *err)
@@ -278,13 +279,52 @@ static void retry(struct mig_out *out)
 
 /* --- the run --- */
 
+/* False: the user has enough of it. */
+static bool wait_in_line(struct mig_out *out)
+{
+	uint64_t look_ns = mig_out_now() + QUEUE_NS;
+	BASE_LOCKED(&out->lock);
+
+	out->queued = true;
+	while (!out->cancelled && base_cond_wait(&out->changed, &out->lock, look_ns))
+		continue;
+	return !out->cancelled;
+}
+
+/* Until the host lets us take part.  Nothing has begun: nobody was told, and the VM is as it was.
+ */
+static int enter(struct mig_out *out, struct base_error *err)
+{
+	struct mig_host *host = out->options.host;
+	int r = 0;
+
+	if (host == NULL)
+		return 0;
+	r = mig_host_enter(host, MIG_OUTGOING, err);
+	while (r == 0) {
+		if (!wait_in_line(out))
+			r = base_fail(err, -ECANCELED, "migration: cancelled");
+		else
+			r = mig_host_enter(host, MIG_OUTGOING, err);
+	}
+	{
+		BASE_LOCKED(&out->lock);
+
+		out->queued = false;
+	}
+	return r < 0 ? r : 0;
+}
+
 static void begin(struct mig_out *out)
 {
 	struct base_error why = { 0 };
 	int r = 0;
 
 	out->times.begin_ns = mig_out_now();
-	r = mig_out_link(out, &why);
+	r = enter(out, &why);
+	out->times.entered_ns = mig_out_now();
+	if (r == 0)
+		r = mig_out_link(out, &why);
 	out->times.linked_ns = mig_out_now();
 	if (r < 0)
 		fault(out, r, &why);
@@ -320,6 +360,8 @@ static void finish(struct mig_out *out)
 		control = base_take(&out->control);
 	}
 	mig_control_free(control);
+	if (out->options.host != NULL)
+		mig_host_leave(out->options.host, MIG_OUTGOING);
 }
 
 static enum mig_out_end end_of(const struct mig_out *out)
@@ -358,6 +400,7 @@ void mig_out_progress(struct mig_out *out, struct mig_out_progress *ret_progress
 	BASE_LOCKED(&out->lock);
 
 	progress.state = out->shown;
+	progress.is_queued = out->queued;
 	progress.round = out->round;
 	progress.left_pages = out->left_pages;
 	if (out->copy != NULL) {
@@ -386,7 +429,8 @@ void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report
 	const struct mig_out_times *times = &out->times;
 	struct mig_out_report report = {
 		.total_ns = between(times->begin_ns, times->end_ns),
-		.prepare_ns = between(times->begin_ns, times->linked_ns),
+		.queued_ns = between(times->begin_ns, times->entered_ns),
+		.prepare_ns = between(times->entered_ns, times->linked_ns),
 		.copy_ns = between(times->linked_ns, times->pause_ns),
 		.blackout_ns = between(times->pause_ns, times->running_ns),
 		.pause_ns = between(times->pause_ns, times->paused_ns),

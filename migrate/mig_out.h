@@ -12,6 +12,7 @@
 #ifndef MIGRATE_MIG_OUT_H
 #define MIGRATE_MIG_OUT_H
 
+#include "migrate/mig_host.h"
 #include "migrate/mig_pace.h"
 #include "migrate/mig_rate.h"
 #include "migrate/mig_squeeze.h"
@@ -33,6 +34,7 @@ struct mig_out_options {
 	uint32_t retry_ms;      /* between questions to the arbiter; 0: 1000 */
 	struct mig_rate *rate;  /* borrowed; a cap shared with others; or NULL.  The last round of a
 				 * live move does not wait for it */
+	struct mig_host *host;  /* borrowed: waits until it may take part; NULL: at once */
 	bool quick; /* quick migration: the VM is held first, then all goes in one round */
 	struct mig_pace_options pace;
 	enum mig_compress compress; /* never where the destination cannot */
@@ -49,6 +51,7 @@ enum mig_out_end {
 
 struct mig_out_progress {
 	enum mig_source_state state;
+	bool is_queued; /* LINKING: others of this host come first; nothing has begun */
 	uint32_t round;
 	struct mig_progress_view view;
 	uint64_t sent_bytes; /* over all channels, with headers */
@@ -59,6 +62,7 @@ struct mig_out_progress {
 /* What it took; nanoseconds.  The phases of the blackout follow each other and add up to it. */
 struct mig_out_report {
 	uint64_t total_ns;
+	uint64_t queued_ns;
 	uint64_t prepare_ns; /* connect, plan, findings */
 	uint64_t copy_ns;
 	uint64_t blackout_ns; /* from the order to pause to RUNNING (or to running here again) */

@@ -96,7 +96,7 @@ static int send_round(struct mig_out *out, uint32_t number, bool last, struct ba
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < out->link_count; i++)
-		mig_link_set_rate(out->links[i], is_capped(out, last) ? out->options.rate : NULL);
+		mig_link_set_rate(out->links[i], out->options.rate, is_capped(out, last));
 	return mig_copy_round(out->copy, out->dirty, number, last, err);
 }
 

@@ -21,6 +21,7 @@
  * event that makes another look at it. */
 struct mig_out_times {
 	uint64_t begin_ns;
+	uint64_t entered_ns; /* the host lets it take part */
 	uint64_t linked_ns;
 	uint64_t pause_ns; /* the order */
 	uint64_t paused_ns;
@@ -66,8 +67,9 @@ struct mig_out {
 	struct mig_link *dialing;    /* a connection that is being made */
 	bool lost;                   /* the control channel is of no use */
 	bool cancelled;              /* by the user */
-	bool stop;                   /* for the mover */
-	bool last;                   /* for the mover: the VM is paused, send the rest */
+	bool queued;
+	bool stop; /* for the mover */
+	bool last; /* for the mover: the VM is paused, send the rest */
 	bool has_reason;
 	struct base_error reason; /* the first one */
 	bool has_findings;

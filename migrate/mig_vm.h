@@ -63,7 +63,8 @@ struct mig_source_vm {
 };
 
 struct mig_destination_vm {
-	/* Look at all of @plan; each objection is a line of @findings.  Without any: memory (zero,
+	/* Look at all of @plan; each objection is a line of @findings, which may have some.
+	 * Without any: memory (zero,
 	 * populated ahead as far as is sensible) and images under their temporary names are there.
 	 * Not 0: it cannot even be looked at. */
 	int (*prepare)(void *vm, const struct mig_plan *plan, struct mig_findings *findings,
