@@ -11,6 +11,10 @@
 #define VM_CONFIG_KEYS_MAX        64u    /* rows of the key table; one bit each while parsing */
 #define VM_PATH_BYTES             4096u  /* PATH_MAX, with its zero */
 
+/* What the workers of a host share, unless the configuration names another folder. */
+#define VM_RUN_DIR     "/run/godwit"
+#define VM_MIGRATE_DIR VM_RUN_DIR "/migrations"
+
 /* Devices. */
 #define VM_CONTROLLERS     4u  /* as many SCSI controllers as a Hyper-V machine may have */
 #define VM_DISKS_MAX       64u /* configured, and at a time: a full controller */

@@ -107,6 +107,10 @@ struct vm_config {
 	enum vm_switch restore_force_tsc;
 	char incoming[VM_ADDRESS_BYTES]; /* where a migration is to come to */
 	enum vm_switch migrate;
+	char migrate_dir[VM_PATH_BYTES]; /* "": VM_MIGRATE_DIR, if that can be had */
+	uint64_t migrate_out;            /* the host's limits */
+	uint64_t migrate_in;
+	uint64_t migrate_bandwidth; /* the host's cap; 0: none */
 	enum vm_start start;
 	enum vm_on_reset on_reset;
 	uint64_t quit_timeout_s;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/vm_config_priv.h"
+#include "migrate/mig_rate.h"
 
 #define FIELD(member)                                                                              \
 	.offset = offsetof(struct vm_config, member),                                              \
@@ -236,6 +237,38 @@ const struct vm_key vm_config_keys[] = {
 	  .choice = choose_switch,
 	  .help = "Whether the machine can be moved to another worker. Off, the lock-down lets "
 		  "the worker open no network connection at all." },
+	{ .name = "migrate-dir",
+	  .type = VM_KEY_PATH,
+	  FIELD(migrate_dir),
+	  .expected = "the path of a directory",
+	  .help = "Directory that the workers of this host share to keep to its limits of moves; "
+		  "made if it is not there. Without the key: " VM_MIGRATE_DIR
+		  ", or no limits where that cannot be had." },
+	{ .name = "migrate-out",
+	  .type = VM_KEY_NUMBER,
+	  FIELD(migrate_out),
+	  .least = 1,
+	  .most = MIG_HOST_MOVES_MAX,
+	  .expected = "1 to 64",
+	  .value = "2",
+	  .help = "How many machines move away from this host at a time; more wait in line." },
+	{ .name = "migrate-in",
+	  .type = VM_KEY_NUMBER,
+	  FIELD(migrate_in),
+	  .least = 1,
+	  .most = MIG_HOST_MOVES_MAX,
+	  .expected = "1 to 64",
+	  .value = "2",
+	  .help = "How many machines move to this host at a time; more are refused." },
+	{ .name = "migrate-bandwidth",
+	  .type = VM_KEY_SIZE,
+	  FIELD(migrate_bandwidth),
+	  .least = MIG_RATE_MIN_BYTES_PER_S,
+	  .most = INT64_MAX,
+	  .expected = "1M or more",
+	  .unit = "bytes a second, or with suffix K, M, G or T",
+	  .help = "What all machines that move away from this host may send together. Without "
+		  "it: as it goes." },
 	{ .name = "start",
 	  .type = VM_KEY_CHOICE,
 	  FIELD(start),

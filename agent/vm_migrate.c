@@ -68,6 +68,21 @@ static void *out_body(void *context)
 	return NULL;
 }
 
+/* The command's own cap, and the host's. */
+static int rate_new(struct vm_move *move, struct base_error *err)
+{
+	struct mig_host *host = move->options.host_moves;
+	bool shared = host != NULL && mig_host_is_capped(host);
+	int code = 0;
+
+	if (move->request.bandwidth == 0 && !shared)
+		return 0;
+	code = mig_rate_new(move->request.bandwidth, &move->rate, err);
+	if (code == 0 && shared)
+		mig_rate_share(move->rate, host);
+	return code;
+}
+
 int vm_move_out_begin(const struct vm_move_options *options, const struct vm_move_request *request,
 		      struct vm_move **ret_move, struct base_error *err)
 {
@@ -79,6 +94,7 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 		.connect_context = move,
 		.channel_count = request->channel_count,
 		.quick = request->quick,
+		.host = options->host_moves,
 		.pace = { .downtime_goal_ns = request->downtime_ms * BASE_NS_PER_MS,
 			  .time_limit_ns = request->time_limit_ms * BASE_NS_PER_MS,
 			  .late = request->late,
@@ -94,8 +110,8 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 	base_random_bytes(move->id, sizeof(move->id));
 	code = mig_keep_init(&move->keep, options->records, options->config->name, request->to.text,
 			     move->id, err);
-	if (code == 0 && request->bandwidth != 0)
-		code = mig_rate_new(request->bandwidth, &move->rate, err);
+	if (code == 0)
+		code = rate_new(move, err);
 	out.rate = move->rate;
 	if (code == 0)
 		code = mig_out_new(&out, &move->out, err);
@@ -179,6 +195,7 @@ json_t *vm_move_report_json(const struct vm_move *move)
 		uint64_t value;
 	} figures[] = {
 		{ "total_ns", report->total_ns },
+		{ "queued_ns", report->queued_ns },
 		{ "prepare_ns", report->prepare_ns },
 		{ "copy_ns", report->copy_ns },
 		{ "blackout_ns", report->blackout_ns },
@@ -228,8 +245,9 @@ json_t *vm_move_progress_json(struct vm_move *move)
 
 	mig_out_progress(move->out, &progress);
 	(void)json_object_set_new(object, "to", json_string(move->request.to.text));
-	(void)json_object_set_new(object, "state",
-				  json_string(mig_source_state_name(progress.state)));
+	(void)json_object_set_new(
+		object, "state",
+		json_string(progress.is_queued ? "queued" : mig_source_state_name(progress.state)));
 	put(object, "round", progress.round);
 	put(object, "percent", progress.view.percent);
 	put(object, "rate_bytes_per_s", progress.view.rate_bytes_per_s);
@@ -274,6 +292,7 @@ int vm_move_in_new(const struct vm_move_options *options, int listen_fd, struct 
 		.vm = &vm_move_destination,
 		.vm_context = move,
 		.listen_fd = listen_fd,
+		.host = options->host_moves,
 		.keeps_register = true,
 	};
 	int code = 0;

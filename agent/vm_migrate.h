@@ -42,6 +42,7 @@ struct vm_move_options {
 	struct vm_devices *devices;
 	const char *host;               /* this one's name, for people */
 	struct mig_records *records;    /* of the state directory */
+	struct mig_host *host_moves;    /* what this host's moves share; NULL: nothing */
 	struct vm_move_gate *gate;      /* source */
 	int state_fd;                   /* a file in memory: the device state */
 	uint64_t epoch;                 /* of the VM here; 0: none that anybody keeps */

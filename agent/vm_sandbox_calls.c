@@ -362,6 +362,8 @@ static int add_migrate(scmp_filter_ctx filter, const struct vm_sandbox_spec *spe
 		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, SOL_SOCKET), INT_ARG(2, SO_RCVTIMEO) } },
 		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, SOL_SOCKET), INT_ARG(2, SO_SNDTIMEO) } },
 		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, IPPROTO_TCP), INT_ARG(2, TCP_NODELAY) } },
+		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_OFD_SETLK) } }, /* the host's limits */
+		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_OFD_GETLK) } },
 	};
 
 	return spec->migrate ? add_rules(filter, rules, sizeof(rules) / sizeof(rules[0])) : 0;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/vm_config_priv.h"
+#include "agent/vm_migrate_host.h"
 #include "agent/vm_worker_priv.h"
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -60,6 +61,10 @@ int vm_worker_move_open(struct vm_worker *worker, struct base_error *err)
 	}
 	if (code < 0 || config->migrate == VM_SWITCH_OFF)
 		return code;
+	if (worker->records != NULL)
+		code = vm_migrate_host_open(config, &worker->host_moves, err);
+	if (code < 0)
+		return code;
 	worker->move_state_fd = memfd_create("move-state", MFD_CLOEXEC);
 	if (worker->move_state_fd < 0)
 		return base_fail_errno(err, -errno, "memory file for moves");
@@ -86,6 +91,7 @@ static struct vm_move_options move_options(struct vm_worker *worker)
 		.devices = worker->devices,
 		.host = worker->host,
 		.records = worker->records,
+		.host_moves = worker->host_moves,
 		.gate = &worker->gate,
 		.state_fd = worker->move_state_fd,
 		.epoch = worker->epoch,
@@ -101,6 +107,7 @@ void vm_worker_move_free(struct vm_worker *worker)
 	base_loop_timer_free(worker->move_timer);
 	vm_move_free(worker->move);
 	vm_move_free(worker->arrival);
+	mig_host_free(worker->host_moves);
 	mig_records_free(worker->records);
 	base_closep(&worker->move_state_fd);
 	base_closep(&worker->listen_fd);

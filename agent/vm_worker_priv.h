@@ -145,6 +145,7 @@ struct vm_worker {
 	/* Migrations. */
 	char host[HV_NAME_BYTES];
 	struct mig_records *records; /* NULL: no state directory */
+	struct mig_host *host_moves; /* NULL: no limits, no cap of the host */
 	struct vm_move *move;        /* away from here, until its end is told */
 	struct vm_move_gate gate;    /* of moves away */
 	struct vm_call move_call;    /* who asked for it */

@@ -11,6 +11,7 @@
 #include "agent/vm_config_priv.h"
 #include "base/cleanup.h"
 #include "base/file.h"
+#include "migrate/mig_host.h"
 
 static struct vm_config config; /* too large for a stack in a loop */
 
@@ -170,6 +171,10 @@ static const struct {
 	{ "state-dir = /s\nincoming = 127.0.0.1:7011\nmigrate = off",
 	  "f:3: key 'incoming': value '127.0.0.1:7011': expected key 'migrate' to be on" },
 	{ "migrate = perhaps", "f:2: key 'migrate': value 'perhaps': expected on or off" },
+	{ "migrate-out = 0", "f:2: key 'migrate-out': value '0': expected 1 to 64" },
+	{ "migrate-in = 65", "f:2: key 'migrate-in': value '65': expected 1 to 64" },
+	{ "migrate-bandwidth = 1000",
+	  "f:2: key 'migrate-bandwidth': value '1000': expected 1M or more" },
 	{ "leash-page-fd = 4", "f:2: key 'leash-page-fd': expected key 'leash-event-fd' with it" },
 	{ "leash-event-fd = 4", "f:2: key 'leash-event-fd': expected key 'leash-page-fd' with it" },
 	{ "leash-page-fd = 4\nleash-event-fd = 5",
@@ -219,6 +224,25 @@ Test(vm_config, a_machine_that_comes_needs_neither)
 			   "restore-force-tsc = on\n",
 			   &err),
 		     0, "%s", err.text);
+}
+
+Test(vm_config, limits_of_the_hosts_moves)
+{
+	struct base_error err = { 0 };
+
+	cr_assert_eq(parse("kernel = /k\n", &err), 0, "%s", err.text);
+	cr_assert_str_eq(config.migrate_dir, "");
+	cr_assert_eq(config.migrate_out, MIG_HOST_MOVES);
+	cr_assert_eq(config.migrate_in, MIG_HOST_MOVES);
+	cr_assert_eq(config.migrate_bandwidth, 0);
+	cr_assert_eq(parse("kernel = /k\nmigrate-dir = /d\nmigrate-out = 64\nmigrate-in = 1\n"
+			   "migrate-bandwidth = 100M\n",
+			   &err),
+		     0, "%s", err.text);
+	cr_assert_str_eq(config.migrate_dir, "/d");
+	cr_assert_eq(config.migrate_out, 64);
+	cr_assert_eq(config.migrate_in, 1);
+	cr_assert_eq(config.migrate_bandwidth, 100 << 20);
 }
 
 Test(vm_config, boot_from_a_disk)

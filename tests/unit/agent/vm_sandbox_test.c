@@ -34,6 +34,7 @@
 #include "base/io_loop.h"
 #include "base/thread.h"
 #include "hypervisor/disk/local_store.h"
+#include "migrate/mig_host.h"
 
 #define STAYED 7 /* exit code of a child that was let do what it may not */
 
@@ -580,6 +581,41 @@ static int do_connect(int fd)
 	if (vm_address_parse("127.0.0.1:1", &address, NULL) < 0)
 		return 1;
 	return vm_address_connect(&address, 1000, &tcp, NULL) == -ECONNREFUSED ? 0 : 2;
+}
+
+static struct mig_host *moves; /* opened before the lock-down, as a worker does */
+
+static int do_host_moves(int fd)
+{
+	uint64_t wait_ns = 0;
+	uint32_t most = 0;
+
+	(void)fd;
+	if (mig_host_enter(moves, MIG_OUTGOING, NULL) != 1 ||
+	    mig_host_try(moves, MIG_INCOMING, NULL) != 1)
+		return 1;
+	if (mig_host_busy(moves, MIG_OUTGOING, &most) != 1 || most != 2)
+		return 2;
+	if (!mig_host_reserve(moves, 1, 1, &wait_ns))
+		return 3;
+	mig_host_leave(moves, MIG_OUTGOING);
+	mig_host_leave(moves, MIG_INCOMING);
+	return 0;
+}
+
+Test(vm_sandbox, a_migration_keeps_to_the_limits_of_the_host)
+{
+	BASE_CLOSE int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	const struct mig_host_options options = {
+		.directory_fd = fd,
+		.most = { [MIG_OUTGOING] = 2, [MIG_INCOMING] = 2 },
+		.bytes_per_s = 1 << 20,
+	};
+
+	cr_assert_eq(mig_host_new(&options, &moves, NULL), 0);
+	migrates = true;
+	assert_exits(do_host_moves, true, "limits of the host");
+	mig_host_free(moves);
 }
 
 Test(vm_sandbox, a_migration_may_connect_and_nothing_else)
