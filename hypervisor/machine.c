@@ -201,7 +201,7 @@ static int build(struct hv_machine *machine, struct base_error *err)
 			  err);
 	if (r < 0)
 		return r;
-	r = hv_memory_populate(machine->memory, err);
+	r = hv_memory_reserve(machine->memory, err);
 	if (r < 0)
 		return r;
 	r = build_devices(machine, err);

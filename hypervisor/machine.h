@@ -81,7 +81,7 @@ struct hv_machine_ops {
 };
 
 /**
- * hv_machine_new - make partition, memory (populated), vCPU threads (parked) and devices.
+ * hv_machine_new - make partition, memory (reserved), vCPU threads (parked) and devices.
  * The result is held by HV_HOLD_USER and has no guest yet: hv_machine_boot() or
  * hv_machine_restore() comes next.
  * -EINVAL configuration (names key, value, expectation); -ENOMEM have and need;

@@ -20,7 +20,8 @@
 #endif
 
 #define POPULATE_STEP_BYTES                                                                        \
-	(32ULL << 20) /* enough to amortise the call, small enough to share out */
+	(32ULL << 20)  /* enough to amortise the call, small enough to share out */
+#define HUGE_PROBES 4u /* pages that tell for all */
 
 struct hv_memory {
 	uint64_t size_bytes;
@@ -300,12 +301,12 @@ static uint64_t huge_bytes(const struct hv_memory *memory)
 	return 0;
 }
 
-/* What it became: mostly huge, or not. */
-static int check_huge(struct hv_memory *memory, struct base_error *err)
+/* What it became: mostly huge, or not.  @touched_bytes: of it all that can be told from. */
+static int check_huge(struct hv_memory *memory, uint64_t touched_bytes, struct base_error *err)
 {
 	uint64_t have = huge_bytes(memory);
 
-	if (memory->backing != HV_MEMORY_HUGE || have >= memory->size_bytes / 10 * 9)
+	if (memory->backing != HV_MEMORY_HUGE || have >= touched_bytes / 10 * 9)
 		return 0;
 	if (memory->wanted == HV_MEMORY_HUGE)
 		return base_fail(
@@ -329,7 +330,34 @@ int hv_memory_populate(struct hv_memory *memory, struct base_error *err)
 		return r;
 	r = base_pool_each(pool, steps, populate_step, memory, err);
 	base_pool_free(pool);
-	return r < 0 ? r : check_huge(memory, err);
+	return r < 0 ? r : check_huge(memory, memory->size_bytes, err);
+}
+
+/* Spread evenly. */
+static int touch_probes(struct hv_memory *memory, struct base_error *err)
+{
+	uint64_t pages = memory->size_bytes / HV_HUGE_PAGE_BYTES;
+	uint64_t probes = pages < HUGE_PROBES ? pages : HUGE_PROBES;
+
+	for (uint64_t i = 0; i < probes; i++)
+		while (madvise(memory->base + pages * i / probes * HV_HUGE_PAGE_BYTES,
+			       HV_HUGE_PAGE_BYTES, MADV_POPULATE_WRITE) < 0)
+			if (errno != EINTR)
+				return base_fail_errno(err, errno == EFAULT ? -ENOMEM : -errno,
+						       "guest memory: touch");
+	return check_huge(memory, probes * HV_HUGE_PAGE_BYTES, err);
+}
+
+int hv_memory_reserve(struct hv_memory *memory, struct base_error *err)
+{
+	if (memory->wanted == HV_MEMORY_HUGE || memory->wanted == HV_MEMORY_HUGETLB)
+		return hv_memory_populate(memory, err);
+	while (fallocate(memory->fd, 0, 0, (off_t)memory->size_bytes) < 0)
+		if (errno != EINTR)
+			return base_fail_errno(err, errno == ENOSPC ? -ENOMEM : -errno,
+					       "guest memory: reserve %" PRIu64 " MiB",
+					       memory->size_bytes >> 20);
+	return memory->backing == HV_MEMORY_HUGE ? touch_probes(memory, err) : 0;
 }
 
 uint64_t hv_memory_size(const struct hv_memory *memory)

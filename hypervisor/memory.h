@@ -53,8 +53,17 @@ BASE_MUST_CHECK int hv_memory_new(uint64_t size_bytes, enum hv_memory_backing ba
 void hv_memory_free(struct hv_memory *memory); /* NULL is fine */
 
 /**
+ * hv_memory_reserve - take all pages from the host now (or -ENOMEM), and leave them untouched.
+ * Quick, as nothing is cleared: that is done at the first touch, a huge page at a time.  Until then
+ * a page is a hole to whoever asks what has been touched (hv_slat_touched()).  Memory that has to
+ * be huge or comes from a pool is populated.  With HV_MEMORY_AUTO it tells from a few probes, which
+ * are touched, whether the host gave huge pages.
+ */
+BASE_MUST_CHECK int hv_memory_reserve(struct hv_memory *memory, struct base_error *err);
+
+/**
  * hv_memory_populate - make the host provide all pages now (or -ENOMEM), on as many
- * threads as there are processors: a first touch by the guest would cost far more.
+ * threads as there are processors.
  */
 BASE_MUST_CHECK int hv_memory_populate(struct hv_memory *memory, struct base_error *err);
 
