@@ -4,6 +4,7 @@
  * loop: send and receive of as many bytes over as many streams with a CRC-32C at both ends.
  *
  *   stream_bench [--quick] [--compression]
+ *   stream_bench --bare MIB STREAMS    only one bare loop of random data: milliseconds
  *
  * Both begin with touched huge-page memory and end in untouched, so that populating it counts, and
  * both ends are threads of this process.  Runs that are compared take turns.  Then (with
@@ -466,11 +467,39 @@ static bool cap_link(void)
 		      "tc qdisc add dev lo root tbf rate 1gbit burst 256k latency 20ms") == 0;
 }
 
+/* Of whole huge pages. */
+static int bare_only(const char *mib, const char *streams)
+{
+	struct bench bench = { .size_bytes = strtoull(mib, NULL, 10) << 20 };
+	uint32_t count = (uint32_t)strtoul(streams, NULL, 10);
+	struct base_error err = { .code = 0 };
+
+	bench.size_bytes &= ~(HV_HUGE_PAGE_BYTES - 1);
+	if (bench.size_bytes == 0 || count == 0 || count > STREAMS_MAX) {
+		(void)fprintf(stderr,
+			      "stream_bench: '%s' MiB, '%s' streams: expected 2 or more, "
+			      "1 to %u\n",
+			      mib, streams, STREAMS_MAX);
+		return 2;
+	}
+	bench_need(hv_memory_new(bench.size_bytes, HV_MEMORY_AUTO, &bench.source, &err), &err);
+	bench.dirty = malloc(bench.size_bytes / MIG_PAGE_BYTES / 8);
+	if (bench.dirty == NULL)
+		return 1;
+	fill(&bench, RANDOM);
+	(void)printf("%.3f\n", run(&bench, count, 1ULL << 20).seconds * 1e3);
+	free(bench.dirty);
+	hv_memory_free(bench.source);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct bench bench = { .size_bytes = 1ULL << 30, .runs = 9 };
 	struct base_error err = { .code = 0 };
 
+	if (argc == 4 && strcmp(argv[1], "--bare") == 0)
+		return bare_only(argv[2], argv[3]);
 	if (bench_has_word(argc, argv, "--quick")) {
 		bench.size_bytes >>= 1;
 		bench.runs = 5;
