@@ -96,8 +96,8 @@ ok_more() {
 	(($(oks "$1") >= $2)) || ! kill -0 "${pid[$1]}" 2>/dev/null
 }
 
-field() { # field KEY <JSON, of one line
-	sed -n 's/.*"'"$1"'": "\{0,1\}\([^",}]*\).*/\1/p'
+field() { # field KEY <JSON, of one line: the first of that name
+	grep -oE "\"$1\": \"?[^\",}]*" | head -n 1 | sed 's/^"[^"]*": "\{0,1\}//'
 }
 
 number=0
