@@ -121,7 +121,9 @@ static int prepare(void *vm, const struct mig_plan *plan, struct mig_findings *f
 		r = prepare_images(move, plan, findings, err);
 	if (r < 0 || findings->count > 0)
 		return r;
-	/* All of it was provided when the machine was made, and is zero. */
+	/* All of it was reserved when the machine was made, and is zero.  Without a thread it is
+	 * touched when it comes. */
+	(void)!vm_ahead_start(hv_slat_memory(slat), &move->plan->touched, &move->ahead, NULL);
 	*ret_memory = hv_slat_arrival_pages(slat, 0, hv_slat_page_count(slat));
 	base_assert(*ret_memory != NULL);
 	return 0;
@@ -154,7 +156,10 @@ static int put_state(struct vm_move *move, const uint8_t *bytes, size_t size_byt
 static int check(void *vm, const uint8_t *state, size_t state_bytes, struct base_error *err)
 {
 	struct vm_move *move = vm;
-	int r = put_state(move, state, state_bytes, err);
+	int r = 0;
+
+	vm_ahead_stop(base_take(&move->ahead));
+	r = put_state(move, state, state_bytes, err);
 
 	if (r == 0 && move->images_in != NULL)
 		r = vm_migrate_in_finish(move->images_in, err);
@@ -215,6 +220,7 @@ static void release(void *vm)
 	struct vm_move *move = vm;
 	struct base_error why = { 0 };
 
+	vm_ahead_stop(base_take(&move->ahead));
 	vm_migrate_in_free(base_take(&move->images_in));
 	if (atomic_load(&move->has_keep) && mig_register_leave(&move->keep, &why) < 0)
 		base_log(BASE_LOG_WARNING, "vm.move-record", "vm=%s why=%s",

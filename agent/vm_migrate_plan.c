@@ -97,18 +97,32 @@ static json_t *disks_json(const struct vm_plan *plan)
 	return list;
 }
 
+/* First, count, first, count... */
+static json_t *touched_json(const struct vm_touched *touched)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < touched->count; i++) {
+		(void)json_array_append_new(list, json_integer((json_int_t)touched->runs[i].first));
+		(void)json_array_append_new(list, json_integer((json_int_t)touched->runs[i].count));
+	}
+	return list;
+}
+
 int vm_plan_encode(const struct vm_plan *plan, char **ret_text, struct base_error *err)
 {
 	JSON_OWNED *root = json_pack(
-		"{s:i, s:o, s:s, s:s, s:I, s:I, s:s, s:b, s:o, s:I, s:o, s:o}", "form", FORM, "id",
-		hex_json(plan->id, sizeof(plan->id)), "name", plan->name, "host", plan->host,
-		"memory", (json_int_t)plan->memory_bytes, "vcpus", (json_int_t)plan->vcpu_count,
-		"cpu", hv_cpu_model_name(plan->cpu), "test_page", (int)plan->test_page, "cpuid",
-		cpuid_json(&plan->processor.cpuid), "tsc_khz", (json_int_t)plan->processor.tsc_khz,
-		"nics", nics_json(plan), "disks", disks_json(plan));
+		"{s:i, s:o, s:s, s:s, s:I, s:o, s:I, s:s, s:b, s:o, s:I, s:o, s:o}", "form", FORM,
+		"id", hex_json(plan->id, sizeof(plan->id)), "name", plan->name, "host", plan->host,
+		"memory", (json_int_t)plan->memory_bytes, "touched", touched_json(&plan->touched),
+		"vcpus", (json_int_t)plan->vcpu_count, "cpu", hv_cpu_model_name(plan->cpu),
+		"test_page", (int)plan->test_page, "cpuid", cpuid_json(&plan->processor.cpuid),
+		"tsc_khz", (json_int_t)plan->processor.tsc_khz, "nics", nics_json(plan), "disks",
+		disks_json(plan));
 	char *text = NULL;
 
 	if (root != NULL && json_array_size(json_object_get(root, "nics")) == plan->nic_count &&
+	    json_array_size(json_object_get(root, "touched")) == 2u * plan->touched.count &&
 	    json_array_size(json_object_get(root, "disks")) == plan->disk_count)
 		text = json_dumps(root, JSON_COMPACT);
 	if (text == NULL)
@@ -281,6 +295,29 @@ static void take_devices(struct reading *reading, struct vm_plan *plan)
 		take_disk(reading, json_array_get(disks, i), &plan->disks[plan->disk_count++]);
 }
 
+static void take_touched(struct reading *reading, struct vm_plan *plan)
+{
+	json_t *list = take_list(reading, "touched", 2u * VM_TOUCHED_RUNS_MAX);
+	json_int_t most = (json_int_t)(plan->memory_bytes / HV_HUGE_PAGE_BYTES);
+
+	for (size_t i = 0; i + 1 < json_array_size(list); i += 2) {
+		json_t *first = json_array_get(list, i);
+		json_t *count = json_array_get(list, i + 1);
+		struct vm_touched_run *run = &plan->touched.runs[plan->touched.count];
+
+		if (!json_is_integer(first) || !json_is_integer(count) ||
+		    json_integer_value(first) < 0 || json_integer_value(first) > most ||
+		    json_integer_value(count) < 0 ||
+		    json_integer_value(count) > most - json_integer_value(first))
+			break;
+		run->first = (uint64_t)json_integer_value(first);
+		run->count = (uint64_t)json_integer_value(count);
+		plan->touched.count++;
+	}
+	if (json_array_size(list) != 2u * plan->touched.count)
+		refuse(reading, "touched", "runs of 2 MiB pages of the memory");
+}
+
 static void take_cpuid(struct reading *reading, struct hv_cpuid_table *cpuid)
 {
 	uint8_t bytes[4 + HV_CPUID_ENTRIES_MAX * HV_CPUID_ENTRY_BYTES];
@@ -299,6 +336,7 @@ static void take_all(struct reading *reading, struct vm_plan *plan)
 	take_name(reading, "name", plan->name, sizeof(plan->name));
 	take_name(reading, "host", plan->host, sizeof(plan->host));
 	plan->memory_bytes = take_number(reading, "memory", HV_MEMORY_BYTES_MAX);
+	take_touched(reading, plan);
 	plan->vcpu_count = (uint32_t)take_number(reading, "vcpus", HV_VCPUS_MAX);
 	plan->cpu = hv_cpu_model_parse(take_text(reading, "cpu"));
 	if (plan->cpu == HV_CPU_MODEL_INVALID)

@@ -11,6 +11,7 @@
 #define AGENT_VM_MIGRATE_PLAN_H
 
 #include "agent/vm_config.h"
+#include "agent/vm_migrate_ahead.h"
 #include "agent/vm_migrate_disk.h"
 #include "hypervisor/machine_cpu.h"
 #include "migrate/mig_body.h"
@@ -37,6 +38,7 @@ struct vm_plan {
 	char name[HV_NAME_BYTES];
 	char host[HV_NAME_BYTES]; /* of the source, for people */
 	uint64_t memory_bytes;
+	struct vm_touched touched; /* of it: where there may be something */
 	uint32_t vcpu_count;
 	enum hv_cpu_model cpu;
 	bool test_page;
@@ -47,8 +49,8 @@ struct vm_plan {
 	struct vm_plan_disk disks[VM_DISKS_MAX];
 };
 
-/* All of @config that another host has to have alike; id, host, processor and disks, which may have
- * changed since, are the caller's. */
+/* All of @config that another host has to have alike; id, host, processor, what memory was touched
+ * and disks, which may have changed since, are the caller's. */
 void vm_plan_of(const struct vm_config *config, struct vm_plan *ret_plan);
 
 /* JSON of one line, to be freed.  -ENOMEM. */

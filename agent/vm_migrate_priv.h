@@ -48,6 +48,7 @@ struct vm_move {
 	struct mig_arbiter arbiter;      /* the register, on @keep */
 	struct vm_plan *plan;            /* of the VM that comes */
 	struct vm_migrate_in *images_in; /* NULL: no image comes */
+	struct vm_ahead *ahead;          /* NULL: memory is not populated now */
 	bool comes_paused;
 };
 

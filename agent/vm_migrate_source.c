@@ -32,6 +32,17 @@ static int plan_images(struct vm_move *move, struct mig_plan *plan, struct base_
 	return vm_migrate_out_new(disks, count, plan, &move->images_out, err);
 }
 
+/* For the destination, to touch it ahead; without it that is done when it comes. */
+static void plan_touched(const struct hv_slat *slat, struct vm_touched *touched)
+{
+	BASE_FREE uint64_t *bits = malloc(hv_slat_word_count(slat) * sizeof(*bits));
+
+	if (bits == NULL)
+		return;
+	hv_slat_touched(slat, bits, NULL);
+	vm_touched_of(bits, hv_slat_page_count(slat), touched);
+}
+
 static int plan_vm(void *vm, struct mig_plan *ret_plan, struct base_error *err)
 {
 	struct vm_move *move = vm;
@@ -45,6 +56,7 @@ static int plan_vm(void *vm, struct mig_plan *ret_plan, struct base_error *err)
 	memcpy(plan->id, move->id, sizeof(plan->id));
 	(void)snprintf(plan->host, sizeof(plan->host), "%s", move->options.host);
 	hv_machine_cpu(move->options.machine, &plan->processor);
+	plan_touched(hv_machine_slat(move->options.machine), &plan->touched);
 	plan->disk_count = vm_devices_seen(move->options.devices, plan->disks);
 	made.epoch = move->epoch;
 	made.capabilities = MIG_CAN_ALL;

@@ -267,20 +267,27 @@ void hv_memory_free(struct hv_memory *memory)
 	free(memory);
 }
 
+int hv_memory_touch(struct hv_memory *memory, uint64_t offset_bytes, uint64_t size_bytes,
+		    struct base_error *err)
+{
+	base_assert(offset_bytes <= memory->size_bytes &&
+		    size_bytes <= memory->size_bytes - offset_bytes);
+	while (madvise(memory->base + offset_bytes, size_bytes, MADV_POPULATE_WRITE) < 0)
+		if (errno != EINTR)
+			return base_fail_errno(err, errno == EFAULT ? -ENOMEM : -errno,
+					       "guest memory: populate %" PRIu64 " MiB",
+					       memory->size_bytes >> 20);
+	return 0;
+}
+
 static int populate_step(void *context, uint64_t index, struct base_error *err)
 {
 	struct hv_memory *memory = context;
 	uint64_t start = index * POPULATE_STEP_BYTES;
 	uint64_t left = memory->size_bytes - start;
 
-	if (left > POPULATE_STEP_BYTES)
-		left = POPULATE_STEP_BYTES;
-	while (madvise(memory->base + start, left, MADV_POPULATE_WRITE) < 0)
-		if (errno != EINTR)
-			return base_fail_errno(err, errno == EFAULT ? -ENOMEM : -errno,
-					       "guest memory: populate %" PRIu64 " MiB",
-					       memory->size_bytes >> 20);
-	return 0;
+	return hv_memory_touch(memory, start,
+			       left < POPULATE_STEP_BYTES ? left : POPULATE_STEP_BYTES, err);
 }
 
 /* Bytes of the mapping that are mapped by huge pages: a tmpfs may give small ones silently. */
@@ -339,12 +346,13 @@ static int touch_probes(struct hv_memory *memory, struct base_error *err)
 	uint64_t pages = memory->size_bytes / HV_HUGE_PAGE_BYTES;
 	uint64_t probes = pages < HUGE_PROBES ? pages : HUGE_PROBES;
 
-	for (uint64_t i = 0; i < probes; i++)
-		while (madvise(memory->base + pages * i / probes * HV_HUGE_PAGE_BYTES,
-			       HV_HUGE_PAGE_BYTES, MADV_POPULATE_WRITE) < 0)
-			if (errno != EINTR)
-				return base_fail_errno(err, errno == EFAULT ? -ENOMEM : -errno,
-						       "guest memory: touch");
+	for (uint64_t i = 0; i < probes; i++) {
+		int r = hv_memory_touch(memory, pages * i / probes * HV_HUGE_PAGE_BYTES,
+					HV_HUGE_PAGE_BYTES, err);
+
+		if (r < 0)
+			return r;
+	}
 	return check_huge(memory, probes * HV_HUGE_PAGE_BYTES, err);
 }
 

@@ -67,6 +67,10 @@ BASE_MUST_CHECK int hv_memory_reserve(struct hv_memory *memory, struct base_erro
  */
 BASE_MUST_CHECK int hv_memory_populate(struct hv_memory *memory, struct base_error *err);
 
+/* The same for a part, in whole huge pages, on the caller's thread, beside whoever uses it. */
+BASE_MUST_CHECK int hv_memory_touch(struct hv_memory *memory, uint64_t offset_bytes,
+				    uint64_t size_bytes, struct base_error *err);
+
 uint64_t hv_memory_size(const struct hv_memory *memory);                  /* bytes */
 uint64_t hv_memory_page_count(const struct hv_memory *memory);            /* 4 KiB pages */
 enum hv_memory_backing hv_memory_backing(const struct hv_memory *memory); /* what it became */

@@ -22,6 +22,7 @@ static struct vm_plan *sample(void)
 	(void)snprintf(plan->name, sizeof(plan->name), "web-1");
 	(void)snprintf(plan->host, sizeof(plan->host), "n1.example");
 	plan->memory_bytes = 1ULL << 30;
+	plan->touched = (struct vm_touched){ .count = 2, .runs = { { 0, 3 }, { 500, 12 } } };
 	plan->vcpu_count = 4;
 	plan->cpu = HV_CPU_MODEL_V2;
 	plan->test_page = true;
@@ -55,6 +56,9 @@ Test(vm_migrate_plan, the_same_again)
 	cr_assert_eq(again->processor.cpuid.count, 1);
 	cr_assert_eq(again->processor.cpuid.entries[0].ecx, 0x1234);
 	cr_assert_eq(again->processor.tsc_khz, 2445000);
+	cr_assert_eq(again->touched.count, 2);
+	cr_assert_eq(again->touched.runs[1].first, 500);
+	cr_assert_eq(again->touched.runs[1].count, 12);
 	vm_plan_compare(plan, again, findings);
 	cr_assert_eq(findings->count, 0, "%s", findings->lines[0]);
 	free(second);
@@ -74,6 +78,12 @@ static const struct {
 	{ "{\"form\"", "[{\"form\"", -EBADMSG, "a JSON object" },
 	{ "\"form\":1", "\"form\":2", -ENOTSUP, "newer than 1" },
 	{ "\"form\":1", "\"form\":\"1\"", -EBADMSG, "'form'" },
+	{ "[0,3,500,12]", "[0,3,500,13]", -EBADMSG, "'touched': expected runs" },
+	{ "[0,3,500,12]", "[0,3,500]", -EBADMSG, "'touched'" },
+	{ "[0,3,500,12]", "[0,3,-1,1]", -EBADMSG, "'touched'" },
+	{ "[0,3,500,12]", "[0,3,513,-1]", -EBADMSG, "'touched'" },
+	{ "[0,3,500,12]", "[0,3,500,\"1\"]", -EBADMSG, "'touched'" },
+	{ "[0,3,500,12]", "7", -EBADMSG, "'touched': expected a list" },
 	{ "\"name\":\"web-1\"", "\"name\":\"../web\"", -EBADMSG, "'name': expected a name" },
 	{ "\"name\":\"web-1\"", "\"name\":\"\"", -EBADMSG, "'name'" },
 	{ "\"name\":\"web-1\"", "\"name\":7", -EBADMSG, "'name': expected a text" },
@@ -82,7 +92,7 @@ static const struct {
 	{ "\"vcpus\":4", "\"vcpus\":65", -EBADMSG, "'vcpus'" },
 	{ "\"vcpus\":4", "\"vcpus\":-1", -EBADMSG, "'vcpus'" },
 	{ "\"vcpus\":4", "\"vcpus\":4,\"vcpus\":4", -EBADMSG, "a JSON object" },
-	{ "\"vcpus\":4", "\"vcpus\":4,\"gpus\":1", -EBADMSG, "12 of them known" },
+	{ "\"vcpus\":4", "\"vcpus\":4,\"gpus\":1", -EBADMSG, "13 of them known" },
 	{ "\"cpu\":\"x86-64-v2\"", "\"cpu\":\"pentium\"", -EBADMSG, "'cpu'" },
 	{ "\"test_page\":true", "\"test_page\":1", -EBADMSG,
 	  "'test_page': expected true or false" },
