@@ -83,6 +83,12 @@ struct vm_migrate_own {
 };
 uint32_t vm_migrate_out_own(const struct vm_migrate_out *out,
 			    struct vm_migrate_own ret_list[MIG_OBJECTS_MAX]);
+/* The VM runs elsewhere, with its images there: those that were its own here are put away, and
+ * removed unless @keep, so that nobody starts from them (vm_image_away.h).  The disks are given
+ * back (disk_deactivate()) and may still be open.  The first failure; the others go all the same.
+ */
+BASE_MUST_CHECK int vm_migrate_out_discard(struct vm_migrate_out *out, bool keep,
+					   struct base_error *err);
 /* Stops, and closes what was opened.  NULL is fine. */
 void vm_migrate_out_free(struct vm_migrate_out *out);
 

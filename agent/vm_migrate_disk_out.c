@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/vm_image_away.h"
 #include "agent/vm_migrate_disk_priv.h"
 #include "base/cleanup.h"
 #include "hypervisor/disk/disk_move.h"
@@ -418,6 +419,31 @@ uint32_t vm_migrate_out_own(const struct vm_migrate_out *out,
 				.name = out->objects[i].name,
 			};
 	return count;
+}
+
+int vm_migrate_out_discard(struct vm_migrate_out *out, bool keep, struct base_error *err)
+{
+	int first = 0;
+
+	vm_migrate_out_stop(out);
+	for (uint32_t i = 0; i < out->count; i++) {
+		struct object *object = &out->objects[i];
+		struct base_error why = { 0 };
+		int code = 0;
+
+		if (!object->own)
+			continue;
+		/* safety: what is active here may be the VM's only disk. */
+		if (!object->owned && disk_epoch(object->disk) != STORE_EPOCH_NONE)
+			code = base_fail(&why, -EBUSY, "it is written");
+		if (code == 0)
+			code = vm_image_put_away(object->store, object->name, &why);
+		if (code == 0 && !keep)
+			code = vm_image_drop(object->store, object->name, &why);
+		if (code < 0 && first == 0)
+			first = base_fail(err, code, "old image '%s': %s", object->name, why.text);
+	}
+	return first;
 }
 
 void vm_migrate_out_free(struct vm_migrate_out *out)

@@ -73,7 +73,7 @@ static void *move_out(void *context)
 
 	(void)context;
 	fault_net_settle();
-	if (end == MIG_OUT_MOVED && vm_migrate_out_discard(host.vm.images_out, &why) < 0)
+	if (end == MIG_OUT_MOVED && vm_migrate_out_discard(host.vm.images_out, false, &why) < 0)
 		fault_say("old image: %s", why.text);
 	fault_say("end %s: %s", names[end], err.text);
 	for (uint32_t i = 0; i < host.findings.count; i++)

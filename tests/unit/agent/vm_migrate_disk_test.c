@@ -190,6 +190,30 @@ Test(vm_migrate_disk, what_is_written_between_the_rounds_arrives)
 	check_same(there);
 }
 
+Test(vm_migrate_disk, a_disk_that_has_moved_is_not_there_any_more)
+{
+	chain(DISK_VHDX);
+	move_whole();
+	cr_assert_lt(vm_migrate_out_discard(out, false, &err), 0, "it is still written");
+	vm_migrate_out_stop(out);
+	cr_assert_eq(disk_deactivate(disk, &err), 0);
+	cr_assert_eq(vm_migrate_out_discard(out, false, &err), 0, "%s", err.text);
+	cr_assert_eq(disk_next_exists(lab.store, lab.loop, "top", &err), 0);
+	cr_assert_eq(disk_next_exists(lab.store, lab.loop, "top.moved", &err), 0);
+	cr_assert_eq(disk_next_exists(lab.store, lab.loop, "base", &err), 1);
+}
+
+Test(vm_migrate_disk, a_disk_that_is_kept_is_not_found_under_its_name)
+{
+	chain(DISK_VHDX);
+	move_whole();
+	vm_migrate_out_stop(out);
+	cr_assert_eq(disk_deactivate(disk, &err), 0);
+	cr_assert_eq(vm_migrate_out_discard(out, true, &err), 0, "%s", err.text);
+	cr_assert_eq(disk_next_exists(lab.store, lab.loop, "top", &err), 0);
+	cr_assert_eq(disk_next_exists(lab.store, lab.loop, "top.moved", &err), 1);
+}
+
 Test(vm_migrate_disk, what_others_may_use_is_not_the_vms_own)
 {
 	struct vm_migrate_own own[MIG_OBJECTS_MAX];
