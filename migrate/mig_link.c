@@ -15,6 +15,9 @@
 
 #include "base/crc32c.h"
 
+#define TRICKLE_BYTES (64u << 10) /* in a timeout: less is as good as nothing */
+#define TRICKLES_MAX  3u          /* in a row */
+
 struct region {
 	uint8_t *memory; /* NULL: not registered */
 	uint64_t size_bytes;
@@ -142,6 +145,22 @@ static int link_fail(const struct mig_link *link, int code, const char *what,
 	return base_fail_errno(err, code, "migration channel: nothing can be %s", what);
 }
 
+/* A call has ended with only a part of what there was to move, because its timeout was over. */
+static int look_at_pace(const struct mig_link *link, uint64_t moved_bytes, uint32_t *trickles,
+			const char *what, struct base_error *err)
+{
+	*trickles = moved_bytes < TRICKLE_BYTES ? *trickles + 1 : 0;
+#ifdef GODWIT_MUTANT_MIG_TRICKLE
+	return 0;
+#endif
+	if (*trickles < TRICKLES_MAX || link->timeout_ms == 0)
+		return 0;
+	return base_fail(err, -ETIMEDOUT,
+			 "migration channel: hardly anything could be %s in %u times %" PRIu32
+			 " ms",
+			 what, TRICKLES_MAX, link->timeout_ms);
+}
+
 /* What ended it before. */
 static int fail_again(const struct mig_link *link, int code, struct base_error *err)
 {
@@ -156,8 +175,10 @@ static int send_all(struct mig_link *link, struct iovec *parts, size_t count, in
 		    struct base_error *err)
 {
 	struct msghdr message = { .msg_iov = parts, .msg_iovlen = count };
+	uint32_t trickles = 0;
+	int r = 0;
 
-	while (message.msg_iovlen > 0) {
+	while (r == 0 && message.msg_iovlen > 0) {
 		ssize_t sent = sendmsg(link->fd, &message, flags | MSG_NOSIGNAL);
 		size_t left = 0;
 
@@ -176,8 +197,9 @@ static int send_all(struct mig_link *link, struct iovec *parts, size_t count, in
 			break;
 		message.msg_iov->iov_base = (uint8_t *)message.msg_iov->iov_base + left;
 		message.msg_iov->iov_len -= left;
+		r = look_at_pace(link, (uint64_t)sent, &trickles, "sent", err);
 	}
-	return 0;
+	return r;
 }
 
 static struct iovec part(const void *bytes, size_t size_bytes)
@@ -304,7 +326,10 @@ int mig_link_post(struct mig_link *link, const struct mig_post *posts, uint32_t 
 static int receive_all(struct mig_link *link, uint8_t *to, uint64_t size_bytes, bool begun,
 		       struct base_error *err)
 {
-	while (size_bytes > 0) {
+	uint32_t trickles = 0;
+	int r = 0;
+
+	while (r == 0 && size_bytes > 0) {
 		ssize_t got = recv(link->fd, to, size_bytes, MSG_WAITALL);
 
 		if (got < 0 && errno == EINTR)
@@ -320,8 +345,10 @@ static int receive_all(struct mig_link *link, uint8_t *to, uint64_t size_bytes, 
 		to += got;
 		size_bytes -= (uint64_t)got;
 		begun = true;
+		if (size_bytes > 0)
+			r = look_at_pace(link, (uint64_t)got, &trickles, "received", err);
 	}
-	return 0;
+	return r;
 }
 
 static int receive_header(struct mig_link *link, uint8_t *ret_header, struct base_error *err)
@@ -339,7 +366,10 @@ static int receive_header(struct mig_link *link, uint8_t *ret_header, struct bas
 static int receive_body(struct mig_link *link, uint8_t *to, size_t size_bytes, bool followed,
 			struct base_error *err)
 {
-	while (size_bytes > 0) {
+	uint32_t trickles = 0;
+	int r = 0;
+
+	while (r == 0 && size_bytes > 0) {
 		struct iovec parts[2] = {
 			{ .iov_base = to, .iov_len = size_bytes },
 			{ .iov_base = link->ahead, .iov_len = sizeof(link->ahead) },
@@ -362,8 +392,10 @@ static int receive_body(struct mig_link *link, uint8_t *to, size_t size_bytes, b
 		link->ahead_bytes = (size_t)got - taken;
 		to += taken;
 		size_bytes -= taken;
+		if (size_bytes > 0 && followed) /* others come in pieces, and are small */
+			r = look_at_pace(link, (uint64_t)got, &trickles, "received", err);
 	}
-	return 0;
+	return r;
 }
 
 static int place(struct mig_link *link, const struct mig_frame *frame, struct base_error *err)

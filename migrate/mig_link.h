@@ -10,8 +10,10 @@
  *
  * Threads: one may send and one may receive at the same time; mig_link_cancel() from any.  Calls
  * block, a socket that moves no byte for the timeout (or, behind the first bytes of a frame, for up
- * to twice of it) is -ETIMEDOUT.  After any error the channel is of no use any more: that way of it
- * gives the same code again, at once.
+ * to twice of it) is -ETIMEDOUT, and so is one that moves less than 64 KiB in each of three
+ * timeouts in a row while there is more to be moved: a peer does not hold up a paused VM byte by
+ * byte.  After any error the channel is of no use any more: that way of it gives the same code
+ * again, at once.
  */
 #ifndef MIGRATE_MIG_LINK_H
 #define MIGRATE_MIG_LINK_H

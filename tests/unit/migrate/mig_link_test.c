@@ -443,6 +443,60 @@ static void *wait_for_ever(void *context)
 }
 
 /* A data channel is quiet between rounds, for as long as it takes. */
+/* --- byte by byte --- */
+
+static void *write_slowly(void *context)
+{
+	const uint8_t byte = 7;
+
+	(void)context;
+	while (send(fds[0], &byte, 1, MSG_NOSIGNAL) == 1)
+		base_sleep_ns(TIMEOUT_MS * BASE_NS_PER_MS / 4);
+	return NULL;
+}
+
+static void *read_slowly(void *context)
+{
+	static uint8_t bytes[1000];
+
+	(void)context;
+	while (recv(fds[1], bytes, sizeof(bytes), 0) > 0)
+		base_sleep_ns(TIMEOUT_MS * BASE_NS_PER_MS / 4);
+	return NULL;
+}
+
+/* A byte in each timeout is no sign of life: of a WRITE's body, and of a message's. */
+Test(mig_link, who_sends_byte_by_byte_is_lost)
+{
+	const enum mig_type types[] = { MIG_TYPE_WRITE, MIG_TYPE_PLAN };
+	struct mig_received received;
+	pthread_t peer;
+
+	for (size_t i = 0; i < 2; i++) {
+		struct mig_link_options options = { .fd = fds[1],
+						    .is_control = i == 1,
+						    .timeout_ms = TIMEOUT_MS };
+		struct mig_frame frame = { .type = types[i],
+					   .body_bytes = MIG_BODY_BYTES_MAX,
+					   .region = i == 0 ? 1 : 0 };
+		uint8_t header[MIG_FRAME_BYTES];
+
+		mig_link_free(destination);
+		cr_assert_eq(mig_link_new(&options, &destination, &err), 0);
+		mig_link_register(destination, 1, memory, REGION_BYTES);
+		mig_frame_encode(&frame, header);
+		cr_assert_eq(write(fds[0], header, sizeof(header)), (ssize_t)sizeof(header));
+		cr_assert_eq(pthread_create(&peer, NULL, write_slowly, NULL), 0);
+		cr_assert_eq(mig_link_receive(destination, &received, &err), -ETIMEDOUT, "%s",
+			     err.text);
+		mig_link_cancel(destination);
+		cr_assert_eq(pthread_join(peer, NULL), 0);
+		(void)close(fds[0]);
+		(void)close(fds[1]);
+		cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	}
+}
+
 Test(mig_link, without_a_timeout_only_a_cancel_ends_the_wait)
 {
 	struct mig_link_options options = { .fd = fds[1] };
@@ -606,6 +660,24 @@ static void connect_tcp(void)
 	memory = calloc(1, REGION_BYTES);
 	cr_assert_not_null(memory);
 	mig_link_register(destination, 1, memory, REGION_BYTES);
+}
+
+/* So slowly that it would take minutes; faster than a timeout notices. */
+Test(mig_link, who_reads_byte_by_byte_is_lost)
+{
+	const int small = 4096;
+	pthread_t peer;
+	int r = 0;
+
+	connect_tcp();
+	cr_assert_eq(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+	cr_assert_eq(setsockopt(fds[1], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+	cr_assert_eq(pthread_create(&peer, NULL, read_slowly, NULL), 0);
+	for (int i = 0; i < 8 && r == 0; i++)
+		r = mig_link_write(source, 1, 0, memory, REGION_BYTES, &err);
+	cr_assert_eq(r, -ETIMEDOUT, "%s", err.text);
+	mig_link_cancel(source);
+	cr_assert_eq(pthread_join(peer, NULL), 0);
 }
 
 /* A message does not wait for the acknowledgement of the one before. */
