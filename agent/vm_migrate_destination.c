@@ -172,8 +172,8 @@ static int check(void *vm, const uint8_t *state, size_t state_bytes, struct base
 }
 
 /* The record says that it may have been activated before it is, and takes that back only when
- * nothing was. */
-static int activate(struct vm_move *move, uint64_t epoch, struct base_error *err)
+ * nothing was, or all of it was given back again.  @ret_held: a disk may still be active. */
+static int activate(struct vm_move *move, uint64_t epoch, bool *ret_held, struct base_error *err)
 {
 	int r = 0;
 
@@ -186,7 +186,7 @@ static int activate(struct vm_move *move, uint64_t epoch, struct base_error *err
 	if (r == 0)
 		r = vm_devices_activate(move->options.devices, err);
 	if (r < 0)
-		(void)!vm_devices_stop(move->options.devices, NULL);
+		*ret_held = vm_devices_stop(move->options.devices, NULL) < 0;
 	return r;
 }
 
@@ -194,15 +194,18 @@ static int run(void *vm, uint64_t epoch, struct base_error *err)
 {
 	struct vm_move *move = vm;
 	struct base_error why = { 0 };
+	bool held = false;
 	int r = mig_register_activate(&move->keep, epoch, err);
 
 	if (r < 0)
 		return r;
-	r = activate(move, epoch, err);
-	if (r < 0) {
+	r = activate(move, epoch, &held, err);
+	/* safety: what may still be written here is given to nobody; until this worker is gone, and
+	 * the VM started here anew. */
+	if (r < 0 && !held)
 		(void)!mig_register_untouched(&move->keep, NULL);
+	if (r < 0)
 		return r;
-	}
 	if (move->images_in != NULL)
 		vm_migrate_in_keep(move->images_in);
 	if (!move->comes_paused && move->options.config->start == VM_START_RUNNING)
