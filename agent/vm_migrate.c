@@ -100,6 +100,7 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 			  .late = request->late,
 			  .fixed_ns = FIXED_COST_NS },
 		.compress = request->compress,
+		.verify = request->verify,
 	};
 	int code = 0;
 
@@ -187,6 +188,26 @@ static void put(json_t *object, const char *key, uint64_t value)
 	(void)json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
+/* What verifying cost; nothing where it was not asked for. */
+static void put_verify(json_t *object, const struct vm_move *move)
+{
+	const struct mig_out_report *report = &move->report;
+	json_t *verify = json_object();
+
+	if (!move->request.verify) {
+		json_decref(verify);
+		return;
+	}
+	(void)json_object_set_new(verify, "verified", json_boolean(report->is_verified));
+	put(verify, "bytes", report->verify_bytes);
+	put(verify, "running_ns", report->verify_running_ns);
+	put(verify, "blackout_ns", report->verify_blackout_ns);
+	put(verify, "there_bytes", report->destination_verify_bytes);
+	put(verify, "there_running_ns", report->destination_verify_running_ns);
+	put(verify, "there_blackout_ns", report->destination_verify_blackout_ns);
+	(void)json_object_set_new(object, "verify", verify);
+}
+
 json_t *vm_move_report_json(const struct vm_move *move)
 {
 	const struct mig_out_report *report = &move->report;
@@ -227,6 +248,7 @@ json_t *vm_move_report_json(const struct vm_move *move)
 	put(object, "epoch", move->end == MIG_OUT_MOVED ? move->epoch + 1 : move->epoch);
 	for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++)
 		put(object, figures[i].key, figures[i].value);
+	put_verify(object, move);
 	return object;
 }
 

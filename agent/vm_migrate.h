@@ -64,6 +64,7 @@ struct vm_move_request {
 	bool disks_stay; /* both hosts see them: no image is sent */
 	enum mig_compress compress;
 	bool quick;         /* held first, moved as a whole: no goal, no time limit, no action */
+	bool verify;        /* docs/migrate/verify.md */
 	uint64_t bandwidth; /* bytes a second, while the VM runs, or quick; 0: as it goes */
 };
 #define VM_MOVE_CHANNELS          4u

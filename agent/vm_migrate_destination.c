@@ -246,9 +246,27 @@ static int image_clear(void *vm, uint16_t object, uint64_t sector, uint32_t coun
 	return vm_migrate_in_ops.clear(move->images_in, object, sector, count, unmap, err);
 }
 
+static int image_map(void *vm, uint16_t object, struct mig_map *map, struct base_error *err)
+{
+	struct vm_move *move = vm;
+
+	return vm_migrate_in_ops.map(move->images_in, object, map, err);
+}
+
+static int image_read(void *vm, uint16_t object, uint64_t sector, uint8_t *to, uint32_t count,
+		      struct base_error *err)
+{
+	struct vm_move *move = vm;
+
+	return vm_migrate_in_ops.read(move->images_in, object, sector, to, count, err);
+}
+
 const struct mig_destination_vm vm_move_destination = {
 	.prepare = prepare,
-	.disk = { .write = image_write, .clear = image_clear },
+	.disk = { .write = image_write,
+		  .clear = image_clear,
+		  .map = image_map,
+		  .read = image_read },
 	.check = check,
 	.run = run,
 	.release = release,

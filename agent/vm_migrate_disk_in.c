@@ -69,6 +69,23 @@ static int open_part(struct vm_migrate_in *in, struct incoming *image, struct ba
 	return code == 0 ? disk_activate(image->disk, STORE_EPOCH_NONE, NULL, err) : code;
 }
 
+/* A file that is there already is compared as what it is: bytes. */
+static int open_there(const struct vm_migrate_in *in, struct incoming *image,
+		      struct base_error *err)
+{
+	const struct disk_options options = {
+		.store = in->store,
+		.name = image->name,
+		.format = DISK_RAW,
+		.loop = in->loop,
+		.read_only = true,
+		.alone = true,
+		.on_gone = DISK_POLICY_REPORT,
+	};
+
+	return disk_open_standby(&options, &image->disk, err);
+}
+
 /* Not 0: no memory; else @findings has what was wrong. */
 static int make(struct vm_migrate_in *in, struct incoming *image, struct mig_findings *findings,
 		struct base_error *err)
@@ -76,6 +93,10 @@ static int make(struct vm_migrate_in *in, struct incoming *image, struct mig_fin
 	struct base_error why = { 0 };
 	int code = 0;
 
+	if (image->there && in->verified)
+		code = open_there(in, image, &why);
+	if (code < 0)
+		mig_findings_add(findings, "%s", why.text);
 	if (image->there)
 		return 0;
 	image->word_count = sectors_of(&image->is) / SPAN_SECTORS / 64 + 1;
@@ -139,6 +160,7 @@ int vm_migrate_in_new(const struct vm_migrate_in_options *options, struct mig_fi
 		return base_fail(err, -ENOMEM, "images of the migration");
 	in->store = options->store;
 	in->loop = options->loop;
+	in->verified = (options->plan->flags & MIG_PLAN_VERIFY) != 0;
 	in->images = calloc((size_t)count + 1, sizeof(*in->images));
 	if (in->images == NULL || folder_new(in, options->folder) < 0) {
 		vm_migrate_in_free(in);
@@ -262,7 +284,50 @@ static int op_clear(void *context, uint16_t object, uint64_t sector, uint32_t co
 	return code;
 }
 
-const struct mig_disk_ops vm_migrate_in_ops = { .write = op_write, .clear = op_clear };
+/* --- reading back --- */
+
+static int op_map(void *context, uint16_t object, struct mig_map *map, struct base_error *err)
+{
+	const struct incoming *image = image_of(context, object);
+	struct disk_extent extents[MIG_RUNS_MAX];
+	struct disk_request request = {
+		.op = DISK_MAP,
+		.flags = DISK_THIS_LAYER,
+		.offset_bytes = map->first * MIG_SECTOR_BYTES,
+		.length_bytes = (uint64_t)map->count * MIG_SECTOR_BYTES,
+		.extents = extents,
+		.extent_capacity = MIG_RUNS_MAX,
+	};
+	int code = vm_migrate_do(image->disk, &request, err);
+
+	if (code == 0)
+		vm_migrate_runs(extents, request.extent_count, map);
+	return code;
+}
+
+static int op_read(void *context, uint16_t object, uint64_t sector, uint8_t *to, uint32_t count,
+		   struct base_error *err)
+{
+	const struct incoming *image = image_of(context, object);
+	struct iovec iov = { .iov_len = (size_t)count * MIG_SECTOR_BYTES };
+	struct disk_request request = {
+		.op = DISK_READ,
+		.offset_bytes = sector * MIG_SECTOR_BYTES,
+		.length_bytes = iov.iov_len,
+		.iov = &iov,
+		.iov_count = 1,
+	};
+
+	iov.iov_base = to;
+	return vm_migrate_do(image->disk, &request, err);
+}
+
+const struct mig_disk_ops vm_migrate_in_ops = {
+	.write = op_write,
+	.clear = op_clear,
+	.map = op_map,
+	.read = op_read,
+};
 
 /* --- finishing --- */
 
@@ -406,6 +471,9 @@ int vm_migrate_in_finish(struct vm_migrate_in *in, struct base_error *err)
 {
 	int code = 0;
 
+	for (uint32_t i = 0; i < in->count; i++)
+		if (in->images[i].there)
+			disk_close(base_take(&in->images[i].disk));
 	for (uint32_t i = 0; i < in->count && code == 0; i++)
 		if (!in->images[i].there)
 			code = settle(in, &in->images[i], err);

@@ -494,6 +494,17 @@ static enum mig_run_kind kind_of(enum disk_extent_kind kind)
 	}
 }
 
+void vm_migrate_runs(const struct disk_extent *extents, uint32_t count, struct mig_map *map)
+{
+	for (uint32_t i = 0; i < count; i++)
+		map->runs[i] = (struct mig_run){
+			.first = extents[i].offset_bytes / MIG_SECTOR_BYTES,
+			.count = (uint32_t)(extents[i].length_bytes / MIG_SECTOR_BYTES),
+			.kind = kind_of(extents[i].kind),
+		};
+	map->run_count = count;
+}
+
 static int op_map(void *context, uint16_t number, struct mig_map *map, struct base_error *err)
 {
 	const struct object *object = object_of(context, number);
@@ -504,13 +515,7 @@ static int op_map(void *context, uint16_t number, struct mig_map *map, struct ba
 
 	if (code < 0)
 		return code;
-	for (uint32_t i = 0; i < count; i++)
-		map->runs[i] = (struct mig_run){
-			.first = extents[i].offset_bytes / MIG_SECTOR_BYTES,
-			.count = (uint32_t)(extents[i].length_bytes / MIG_SECTOR_BYTES),
-			.kind = kind_of(extents[i].kind),
-		};
-	map->run_count = count;
+	vm_migrate_runs(extents, count, map);
 	return 0;
 }
 

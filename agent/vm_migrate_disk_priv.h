@@ -15,7 +15,8 @@ struct incoming {
 	bool there;        /* a file that the folder has already: what comes is not needed */
 	bool made;         /* under @part */
 	bool named;        /* and now under @name */
-	struct disk *disk; /* active, alone; NULL: closed */
+	struct disk *disk; /* active, alone; of what is there, of a verified move: standby, the file
+			    * as it is; NULL: closed */
 	_Atomic uint64_t written_bytes;
 	uint64_t word_count;
 	_Atomic uint64_t
@@ -29,6 +30,7 @@ struct vm_migrate_in {
 	uint32_t count;
 	struct incoming *images; /* of object 1 and up */
 	bool keep;
+	bool verified; /* what is there is read as well */
 };
 
 /* Blocking, of several threads at a time: each waits for its own request alone, which on the loop's
@@ -39,6 +41,9 @@ BASE_MUST_CHECK int vm_migrate_do(struct disk *disk, struct disk_request *reques
 /* To read a file that has its final name; @alone: without its parents. */
 BASE_MUST_CHECK int vm_migrate_in_open(const struct vm_migrate_in *in, const struct incoming *image,
 				       bool alone, struct disk **ret_disk, struct base_error *err);
+
+/* @extents, as runs. */
+void vm_migrate_runs(const struct disk_extent *extents, uint32_t count, struct mig_map *map);
 
 /* Fill in what each image is and is called, and object to what cannot be.  Not 0: it cannot be
  * looked at. */

@@ -223,7 +223,8 @@ static int mode_arg(const struct vm_request *request, bool *quick, struct base_e
 	return 0;
 }
 
-/* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth, mode. */
+/* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth, mode,
+ * verify. */
 static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
 			struct base_error *err)
 {
@@ -255,6 +256,7 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 	if (code == 0)
 		code = mode_arg(request, &move.quick, err);
 	move.channel_count = (uint32_t)channels;
+	move.verify = request->args[9].given && request->args[9].flag;
 	if (code == 0)
 		*ret_move = move;
 	return code;

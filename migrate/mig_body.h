@@ -40,7 +40,7 @@
 #define MIG_CAN_LZ4    (1u << 0)
 #define MIG_CAN_DISKS  (1u << 1)
 #define MIG_CAN_VERIFY (1u << 2)
-#define MIG_CAN_ALL    (MIG_CAN_LZ4 | MIG_CAN_DISKS)
+#define MIG_CAN_ALL    (MIG_CAN_LZ4 | MIG_CAN_DISKS | MIG_CAN_VERIFY)
 
 struct mig_opened {
 	uint16_t version;     /* chosen; 0: none of those offered */

@@ -157,6 +157,12 @@ int mig_image_harvest(struct mig_image *image, uint64_t *ret_bytes, struct base_
 	return 0;
 }
 
+const uint64_t *mig_image_dirty(const struct mig_image *image, uint16_t object)
+{
+	base_assert(object > 0 && object < image->object_count);
+	return image->dirty + image->objects[object].first_word;
+}
+
 static uint32_t span_bits(const struct mig_image *image, uint64_t span)
 {
 	return (uint32_t)(image->dirty[span / SPANS_PER_WORD] >>

@@ -86,6 +86,10 @@ void mig_image_free(struct mig_image *image); /* NULL is fine */
 BASE_MUST_CHECK int mig_image_harvest(struct mig_image *image, uint64_t *ret_bytes,
 				      struct base_error *err);
 
+/* Granules of @object that the next round sends, or the one under way: a bit each.  Not beside a
+ * harvest. */
+const uint64_t *mig_image_dirty(const struct mig_image *image, uint16_t object);
+
 struct mig_image_counts mig_image_counts(const struct mig_image *image); /* any thread */
 
 /* --- for mig_copy.c --- */

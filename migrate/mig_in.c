@@ -68,6 +68,8 @@ void mig_in_free(struct mig_in *in)
 	mig_in_data_stop(in);
 	leave_host(in);
 	mig_intake_free(in->intake);
+	mig_verify_free(in->verify);
+	free(in->roots);
 	base_buffer_fini(&in->state);
 	mig_plan_fini(&in->plan);
 	mig_events_fini(&in->events);
@@ -145,6 +147,7 @@ static void say_ready(struct mig_in *in)
 
 		in->was_ready = true;
 	}
+	mig_in_verify_say(in);
 	say_epoch(in, MIG_TYPE_READY, in->check_ns);
 }
 
@@ -195,6 +198,8 @@ static void do_check(struct mig_in *in)
 	struct base_error why = { 0 };
 	int r = check_seal(in, &why);
 
+	if (r == 0)
+		r = mig_in_verify_compare(in, &why);
 	if (r == 0)
 		r = in->options.vm->check(in->options.vm_context, in->state.data,
 					  in->state.size_bytes, &why);

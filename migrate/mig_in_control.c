@@ -29,10 +29,11 @@ void mig_in_sealed(struct mig_in *in)
 
 /* --- the plan --- */
 
-static int make_intake(struct mig_in *in, struct mig_intake **ret_intake, struct base_error *err)
+static int make_intake(struct mig_in *in, struct mig_intake **ret_intake,
+		       struct mig_verify **ret_verify, struct base_error *err)
 {
 	struct mig_object objects[MIG_OBJECTS_MAX];
-	const struct mig_intake_options options = {
+	struct mig_intake_options options = {
 		.memory = in->memory,
 		.objects = objects,
 		.object_count = in->plan.object_count,
@@ -40,10 +41,19 @@ static int make_intake(struct mig_in *in, struct mig_intake **ret_intake, struct
 		.disk = &in->options.vm->disk,
 		.disk_context = in->options.vm_context,
 	};
+	int r = 0;
 
 	for (uint32_t i = 0; i < in->plan.object_count; i++)
 		objects[i] = in->plan.objects[i].object;
-	return mig_intake_new(&options, ret_intake, err);
+	if ((in->plan.flags & MIG_PLAN_VERIFY) != 0)
+		r = mig_in_verify_new(in, objects, ret_verify, err);
+	if (r < 0)
+		return r;
+	options.verify = *ret_verify;
+	r = mig_intake_new(&options, ret_intake, err);
+	if (r < 0)
+		mig_verify_free(*ret_verify);
+	return r;
 }
 
 static int send_findings(struct mig_in *in, const struct mig_findings *findings,
@@ -82,6 +92,7 @@ static int take_part(const struct mig_in *in, struct mig_findings *findings, str
 static int prepare(struct mig_in *in, struct mig_findings *findings, struct base_error *err)
 {
 	struct mig_intake *intake = NULL;
+	struct mig_verify *verify = NULL;
 	int r = 0;
 
 	{
@@ -104,10 +115,11 @@ static int prepare(struct mig_in *in, struct mig_findings *findings, struct base
 	}
 	if (r < 0 || findings->count > 0)
 		return r;
-	r = make_intake(in, &intake, err);
+	r = make_intake(in, &intake, &verify, err);
 	if (r < 0)
 		return r;
 	BASE_LOCKED(&in->lock);
+	in->verify = verify;
 	in->intake = intake;
 	return 0;
 }
@@ -172,6 +184,8 @@ static int take_round(struct mig_in *in, const struct mig_received *received,
 	}
 	r = mig_intake_round(in->intake, round.number, round.last, err);
 	if (r == 0)
+		r = mig_in_verify_begin(in, &round, err);
+	if (r == 0)
 		mig_in_round_opened(in, round.number);
 	return r;
 }
@@ -192,6 +206,14 @@ static int take_state(struct mig_in *in, const struct mig_received *received,
 				 piece.offset_bytes, in->state.size_bytes);
 	base_buffer_append(&in->state, piece.bytes, piece.size_bytes);
 	return in->state.failed ? base_fail(err, -ENOMEM, "migration: device state") : 0;
+}
+
+static int take_roots(struct mig_in *in, const struct mig_received *received,
+		      struct base_error *err)
+{
+	int r = in_migration(in, "roots", err);
+
+	return r == 0 ? mig_in_verify_take_roots(in, received, err) : r;
 }
 
 static int take_sealed(struct mig_in *in, const struct mig_received *received,
@@ -320,6 +342,7 @@ static int (*const takers[MIG_TYPES])(struct mig_in *, const struct mig_received
 	[MIG_TYPE_STATE] = take_state,   [MIG_TYPE_SEALED] = take_sealed,
 	[MIG_TYPE_CANCEL] = take_cancel, [MIG_TYPE_COMMIT] = take_commit,
 	[MIG_TYPE_ASK] = take_ask,       [MIG_TYPE_BYE] = take_bye,
+	[MIG_TYPE_ROOTS] = take_roots,   [MIG_TYPE_NODES] = mig_in_verify_take_nodes,
 };
 
 static int on_message(void *context, const struct mig_received *received, struct base_error *err)

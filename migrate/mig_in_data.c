@@ -74,6 +74,8 @@ static int take(struct mig_in_channel *channel, const struct mig_received *recei
 		return r;
 	last = mig_intake_is_last(in->intake); /* behind the barrier it may be the next's answer */
 	r = mig_intake_barrier(in->intake, channel->number, number, err);
+	if (r >= 0)
+		r = mig_in_verify_hash(in, channel->number - 1, number, r == 1, err);
 	if (r == 1)
 		r = report_round(in, number, err);
 	if (r < 0)
@@ -129,7 +131,9 @@ uint64_t mig_in_progress(void *context)
 	for (uint32_t i = 1; i <= MIG_CHANNELS_MAX; i++)
 		if (in->channels[i].there)
 			number += mig_link_counts(in->channels[i].link).received_bytes;
-	return in->intake != NULL ? number + mig_intake_counts(in->intake).chunks : number;
+	if (in->intake != NULL)
+		number += mig_intake_counts(in->intake).chunks;
+	return in->verify != NULL ? number + mig_verify_counts(in->verify).looked : number;
 }
 
 void mig_in_channel_register(struct mig_in *in, uint32_t number, struct mig_link *link)
@@ -174,6 +178,8 @@ void mig_in_data_stop(struct mig_in *in)
 		BASE_LOCKED(&in->lock);
 
 		in->stop = true;
+		if (in->verify != NULL)
+			mig_verify_cancel(in->verify);
 		(void)pthread_cond_broadcast(&in->changed);
 	}
 	/* None comes any more: they are made under the lock, and not after stop. */

@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "migrate/mig_body_verify.h"
 #include "migrate/mig_control_priv.h"
 #include "migrate/mig_events_priv.h"
 #include "migrate/mig_in.h"
@@ -48,7 +49,10 @@ struct mig_in {
 	uint8_t *memory;
 	struct base_buffer state; /* the receiver's; the runner's from SEALED on */
 	struct mig_sealed sealed;
-	atomic_uint round_open; /* number + 1 of the round whose chunks may come; 0: none */
+	struct mig_verify *verify; /* NULL: not verified; set under lock */
+	struct mig_digest *roots;  /* the source's; the receiver's, the runner's from SEALED on */
+	bool sweeps, swept;        /* the round under way, or one up to it */
+	atomic_uint round_open;    /* number + 1 of the round whose chunks may come; 0: none */
 
 	pthread_mutex_t control_lock; /* the control channel's life; nothing but a send under it */
 	struct mig_control *control;  /* changed by the door and, at the end, the runner */
@@ -67,6 +71,11 @@ struct mig_in {
 	bool has_sealed, whole, sealed_told;
 	bool was_ready;
 	uint32_t rounds_reported; /* ROUND_DONE was sent for so many */
+	uint32_t hash_open;       /* number + 1 of the round that may be hashed */
+	uint32_t hash_done;       /* channels that have hashed it */
+	bool asked_nodes;         /* for those of @node; the answer is @nodes */
+	struct mig_node node;
+	struct mig_nodes nodes;
 	bool has_reason;
 	struct base_error reason;
 	struct mig_in_channel channels[MIG_CHANNELS_MAX + 1];
@@ -110,5 +119,27 @@ uint64_t mig_in_progress(void *context);
 void mig_in_round_opened(struct mig_in *in, uint32_t number);
 /* No data channel is at work when it returns, and none comes.  Again is fine. */
 void mig_in_data_stop(struct mig_in *in);
+
+/* --- mig_in_verify.c; nothing where it is not verified --- */
+
+BASE_MUST_CHECK int mig_in_verify_new(const struct mig_in *in, const struct mig_object *objects,
+				      struct mig_verify **ret_verify, struct base_error *err);
+/* A round is about to be opened. */
+BASE_MUST_CHECK int mig_in_verify_begin(struct mig_in *in, const struct mig_round *round,
+					struct base_error *err);
+/**
+ * mig_in_verify_hash - behind a barrier: wait for the others', and hash together.
+ * @all_there: this was the last of the round's barriers.
+ * 1: the round is over, and this is the thread that says so; 0; errors.
+ */
+BASE_MUST_CHECK int mig_in_verify_hash(struct mig_in *in, uint32_t lane, uint32_t number,
+				       bool all_there, struct base_error *err);
+BASE_MUST_CHECK int mig_in_verify_take_roots(struct mig_in *in, const struct mig_received *received,
+					     struct base_error *err);
+BASE_MUST_CHECK int mig_in_verify_take_nodes(struct mig_in *in, const struct mig_received *received,
+					     struct base_error *err);
+/* Of what came with what was sent.  -EBADMSG names the object and the first unit that differs. */
+BASE_MUST_CHECK int mig_in_verify_compare(struct mig_in *in, struct base_error *err);
+void mig_in_verify_say(struct mig_in *in);
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
+#include "migrate/mig_verify.h"
 
 #define BOUNCE_ALIGN 4096u /* disks are written from there */
 
@@ -27,6 +28,7 @@ struct mig_intake {
 	uint32_t channel_count;
 	const struct mig_disk_ops *disk;
 	void *disk_context;
+	struct mig_verify *verify;
 	struct channel channels[MIG_CHANNELS_MAX + 1];
 	uint64_t *touched;                 /* bit of each page that may be other than zero */
 	atomic_uint_fast64_t *generations; /* the newest that came, of the spans of all objects */
@@ -105,6 +107,7 @@ int mig_intake_new(const struct mig_intake_options *options, struct mig_intake *
 	intake->memory = options->memory;
 	intake->disk = options->disk;
 	intake->disk_context = options->disk_context;
+	intake->verify = options->verify;
 	if (objects_new(intake, options) < 0 || channels_new(intake, options->channel_count) < 0) {
 		mig_intake_free(intake);
 		return base_fail(err, -ENOMEM, "migration: intake of %" PRIu32 " objects",
@@ -198,6 +201,11 @@ bool mig_intake_is_last(const struct mig_intake *intake)
 bool mig_intake_is_whole(const struct mig_intake *intake)
 {
 	return intake->last && !intake->open;
+}
+
+const uint64_t *mig_intake_touched(const struct mig_intake *intake)
+{
+	return intake->touched;
 }
 
 struct mig_intake_counts mig_intake_counts(const struct mig_intake *intake)
@@ -313,6 +321,8 @@ static int take_zeros(struct mig_intake *intake, const struct mig_chunk *chunk)
 		uint64_t word = __atomic_load_n(&intake->touched[page / 64], __ATOMIC_RELAXED) &
 				word_mask(page, end);
 
+		if (intake->verify != NULL)
+			mig_verify_mark_word(intake->verify, 0, page / 64, word);
 		for (; word != 0; word &= word - 1)
 			memset(intake->memory + (page / 64 * 64 + (uint64_t)__builtin_ctzll(word)) *
 							MIG_PAGE_BYTES,
@@ -389,5 +399,7 @@ int mig_intake_chunk(struct mig_intake *intake, uint32_t channel,
 				 (uint64_t)atomic_load(generation));
 #endif
 	atomic_store(generation, chunk.generation);
+	if (intake->verify != NULL && chunk.kind != MIG_CHUNK_ZEROS)
+		mig_verify_mark(intake->verify, chunk.object, chunk.first, chunk.count);
 	return take(intake, &intake->channels[channel], &chunk, err);
 }

@@ -24,6 +24,8 @@
 	((MIG_BODY_BYTES_MAX - 8) / MIG_FAILURE_BYTES) /* of one round: 64 GiB of spans */
 
 struct mig_intake;
+struct mig_map;
+struct mig_verify;
 
 /* Images, filled in by agent/.  On the channel's thread; @sector and @count lie within the image.
  */
@@ -32,6 +34,10 @@ struct mig_disk_ops {
 		     uint32_t count, struct base_error *err);
 	int (*clear)(void *context, uint16_t object, uint64_t sector, uint32_t count, bool unmap,
 		     struct base_error *err);
+	/* Of a verified move, while nothing is written; as in struct mig_image_ops. */
+	int (*map)(void *context, uint16_t object, struct mig_map *map, struct base_error *err);
+	int (*read)(void *context, uint16_t object, uint64_t sector, uint8_t *to, uint32_t count,
+		    struct base_error *err);
 };
 
 struct mig_intake_options {
@@ -41,6 +47,7 @@ struct mig_intake_options {
 	uint32_t channel_count;           /* 1 to MIG_CHANNELS_MAX */
 	const struct mig_disk_ops *disk;  /* NULL: no images */
 	void *disk_context;
+	struct mig_verify *verify; /* borrowed: is told what came; NULL: nobody is */
 };
 
 /* A chunk whose checksum failed. */
@@ -91,6 +98,8 @@ uint32_t mig_intake_failures(const struct mig_intake *intake, struct mig_failure
 bool mig_intake_is_last(const struct mig_intake *intake);
 /* Whether the last round has ended. */
 bool mig_intake_is_whole(const struct mig_intake *intake);
+/* Pages that may be other than zero: a bit each. */
+const uint64_t *mig_intake_touched(const struct mig_intake *intake);
 struct mig_intake_counts mig_intake_counts(const struct mig_intake *intake);
 
 #endif

@@ -46,6 +46,7 @@ void mig_out_free(struct mig_out *out)
 	base_assert(!out->mover_runs && out->control == NULL);
 	mig_copy_free(out->copy);
 	mig_image_free(out->image);
+	mig_verify_free(out->verify);
 	base_pool_free(out->pool);
 	for (uint32_t i = 0; i < MIG_CHANNELS_MAX; i++) {
 		mig_link_free(out->links[i]);
@@ -387,6 +388,8 @@ enum mig_out_end mig_out_run(struct mig_out *out, struct mig_findings *findings,
 		else
 			retry(out);
 	finish(out);
+	if (out->cannot_verify)
+		mig_findings_add(findings, MIG_OUT_CANNOT_VERIFY);
 	if (err != NULL && out->has_reason)
 		*err = out->reason;
 	return end_of(out);
@@ -457,5 +460,6 @@ void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report
 		report.lz4_bytes = counts.lz4_bytes;
 		report.chunks = counts.chunks;
 	}
+	mig_out_verify_report(out, &report);
 	*ret_report = report;
 }

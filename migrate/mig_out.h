@@ -38,6 +38,7 @@ struct mig_out_options {
 	bool quick; /* quick migration: the VM is held first, then all goes in one round */
 	struct mig_pace_options pace;
 	enum mig_compress compress; /* never where the destination cannot */
+	bool verify; /* docs/migrate/verify.md; where the destination cannot: a finding */
 };
 
 enum mig_out_end {
@@ -75,6 +76,11 @@ struct mig_out_report {
 	uint64_t page_count, zero_pages, lz4_pages, lz4_bytes, chunks, resent_chunks;
 	uint64_t state_bytes;
 	uint32_t rounds;
+	bool is_verified;      /* what follows is 0 without */
+	uint64_t verify_bytes; /* hashed here */
+	uint64_t verify_running_ns, verify_blackout_ns;
+	uint64_t destination_verify_bytes;
+	uint64_t destination_verify_running_ns, destination_verify_blackout_ns;
 };
 
 /* -ENOMEM, -EAGAIN no threads. */

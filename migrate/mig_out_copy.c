@@ -62,7 +62,9 @@ static bool is_stopped(struct mig_out *out)
 
 static int announce(struct mig_out *out, uint32_t number, bool last, struct base_error *err)
 {
-	struct mig_round round = { .number = number, .last = last };
+	struct mig_round round = { .number = number,
+				   .last = last,
+				   .sweep = mig_out_verify_sweeps(out, last) };
 	uint8_t body[MIG_ROUND_BYTES];
 
 	round.page_count = count_pages(out, out->dirty);
@@ -93,11 +95,14 @@ static int send_round(struct mig_out *out, uint32_t number, bool last, struct ba
 {
 	int r = announce(out, number, last, err);
 
+	if (r == 0)
+		r = mig_out_verify_begin(out, last, err);
 	if (r < 0)
 		return r;
 	for (uint32_t i = 0; i < out->link_count; i++)
 		mig_link_set_rate(out->links[i], out->options.rate, is_capped(out, last));
-	return mig_copy_round(out->copy, out->dirty, number, last, err);
+	r = mig_copy_round(out->copy, out->dirty, number, last, err);
+	return r == 0 ? mig_out_verify_hash(out, err) : r;
 }
 
 /* Whether it comes: a data channel may be stuck while the control channel lives. */
@@ -175,12 +180,30 @@ static int first_harvest(struct mig_out *out, struct base_error *err)
 	return r == 0 ? everything(out, err) : r;
 }
 
+/* What comes after a round.  Under the lock. */
+static enum mig_pace_step next_step(struct mig_out *out, bool swept, uint64_t sent_bytes,
+				    uint64_t took_ns)
+{
+	uint64_t left_bytes = out->left_pages * MIG_PAGE_BYTES + out->image_bytes;
+	enum mig_pace_step step = MIG_PACE_ROUND;
+
+	if (swept)
+		mig_pace_skip(&out->pace, mig_out_now(), sent_bytes, left_bytes);
+	else
+		step = mig_pace_next(&out->pace, mig_out_now(), sent_bytes, took_ns, left_bytes);
+	if (step != MIG_PACE_SWITCH || out->verify == NULL || out->swept)
+		return step;
+	out->sweep_next = true;
+	return MIG_PACE_ROUND;
+}
+
 /* One round, and what there is to send after it; the next step. */
 static int one_round(struct mig_out *out, uint32_t number, enum mig_pace_step *ret_step,
 		     struct base_error *err)
 {
 	uint64_t begin_ns = mig_out_now();
 	uint64_t begin_bytes = mig_out_moved_bytes(out);
+	bool sweep = mig_out_verify_sweeps(out, false);
 	uint64_t took_ns = 0;
 	uint64_t left = 0;
 	uint64_t room_bytes = 0;
@@ -203,9 +226,7 @@ static int one_round(struct mig_out *out, uint32_t number, enum mig_pace_step *r
 		BASE_LOCKED(&out->lock);
 
 		out->left_pages = left;
-		*ret_step = mig_pace_next(&out->pace, mig_out_now(),
-					  mig_out_moved_bytes(out) - begin_bytes, took_ns,
-					  left * MIG_PAGE_BYTES + out->image_bytes);
+		*ret_step = next_step(out, sweep, mig_out_moved_bytes(out) - begin_bytes, took_ns);
 		room_bytes = mig_pace_room_bytes(&out->pace);
 	}
 	if (*ret_step == MIG_PACE_ROUND)
@@ -332,6 +353,8 @@ static int rest(struct mig_out *out, uint32_t number, struct base_error *err)
 		r = vm->let_go(out->options.vm_context, err);
 	out->times.sealed_ns = mig_out_now();
 	if (r == 0)
+		r = mig_out_verify_send_roots(out, err);
+	if (r == 0)
 		r = send_sealed(out, number, &state, err);
 	if (r == 0) /* the VM stands still: not for a channel that is stuck */
 		r = wait_done(out, number, err);
@@ -421,6 +444,10 @@ static int make_copy(struct mig_out *out, struct base_error *err)
 		r = make_image(out, err);
 	if (r < 0)
 		return r;
+	if (out->options.verify)
+		r = mig_out_verify_new(out, err);
+	if (r < 0)
+		return r;
 	options.pool = out->pool;
 	options.images = out->image;
 	options.log = &out->options.vm->dirty;
@@ -465,6 +492,8 @@ void mig_out_copy_stop(struct mig_out *out)
 	}
 	for (uint32_t i = 0; i < out->link_count; i++)
 		mig_link_cancel(out->links[i]);
+	if (out->verify != NULL)
+		mig_verify_cancel(out->verify);
 	if (!out->mover_runs)
 		return;
 	base_thread_join(out->mover);

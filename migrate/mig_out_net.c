@@ -105,7 +105,9 @@ static int take_note(struct mig_out *out, const struct mig_received *received,
 static int take_ready(struct mig_out *out, const struct mig_received *received,
 		      struct base_error *err)
 {
-	return take_note(out, received, MIG_MSG_READY, err);
+	int r = mig_out_verify_check_ready(out, err);
+
+	return r == 0 ? take_note(out, received, MIG_MSG_READY, err) : r;
 }
 
 static int take_running(struct mig_out *out, const struct mig_received *received,
@@ -136,10 +138,15 @@ static int take_failed(struct mig_out *out, const struct mig_received *received,
 
 static int (*const takers[MIG_TYPES])(struct mig_out *, const struct mig_received *,
 				      struct base_error *) = {
-	[MIG_TYPE_FINDINGS] = take_findings, [MIG_TYPE_ROUND_DONE] = take_round_done,
-	[MIG_TYPE_REGISTER] = take_answer,   [MIG_TYPE_READY] = take_ready,
-	[MIG_TYPE_RUNNING] = take_running,   [MIG_TYPE_HANDED_BACK] = take_handed_back,
+	[MIG_TYPE_FINDINGS] = take_findings,
+	[MIG_TYPE_ROUND_DONE] = take_round_done,
+	[MIG_TYPE_REGISTER] = take_answer,
+	[MIG_TYPE_READY] = take_ready,
+	[MIG_TYPE_RUNNING] = take_running,
+	[MIG_TYPE_HANDED_BACK] = take_handed_back,
 	[MIG_TYPE_FAILED] = take_failed,
+	[MIG_TYPE_ASK_NODES] = mig_out_verify_take_ask,
+	[MIG_TYPE_VERIFIED] = mig_out_verify_take_verified,
 };
 
 static int on_message(void *context, const struct mig_received *received, struct base_error *err)
@@ -343,9 +350,18 @@ static int make_plan(struct mig_out *out, struct base_error *err)
 	base_assert(out->plan.object_count > 0 && out->plan.objects != NULL);
 	out->plan.epoch = out->options.epoch;
 	out->plan.capabilities = MIG_CAN_ALL;
+	if (out->options.verify)
+		out->plan.flags |= MIG_PLAN_VERIFY;
 	out->page_count = out->plan.objects[0].object.unit_count;
 	out->word_count = (size_t)(out->page_count / 64 + 1);
 	return 0;
+}
+
+static int check_abilities(struct mig_out *out, struct base_error *err)
+{
+	out->cannot_verify =
+		out->options.verify && (out->opened.capabilities & MIG_CAN_VERIFY) == 0;
+	return out->cannot_verify ? base_fail(err, -ENOTSUP, MIG_OUT_CANNOT_VERIFY) : 0;
 }
 
 int mig_out_link(struct mig_out *out, struct base_error *err)
@@ -354,6 +370,8 @@ int mig_out_link(struct mig_out *out, struct base_error *err)
 
 	if (r == 0)
 		r = open_control(out, &out->opened, err);
+	if (r == 0)
+		r = check_abilities(out, err);
 	if (r == 0)
 		r = send_plan(out, err);
 	if (r == 0)

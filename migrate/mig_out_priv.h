@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "migrate/mig_body_verify.h"
 #include "migrate/mig_control_priv.h"
 #include "migrate/mig_copy.h"
 #include "migrate/mig_events_priv.h"
@@ -58,6 +59,11 @@ struct mig_out {
 	struct mig_image *image; /* NULL: no images */
 	uint64_t image_bytes;    /* the mover's: of them to be sent, at most */
 
+	struct mig_verify *verify; /* NULL: not verified */
+	bool sweep_next;           /* the mover's: nearly all is sent */
+	bool swept;                /* the mover's: the sweep was begun */
+	bool cannot_verify;        /* the destination */
+
 	pthread_t mover;
 	bool mover_runs; /* to be joined */
 
@@ -90,6 +96,9 @@ struct mig_out {
 	uint64_t resent_chunks;
 	uint64_t state_bytes;
 	uint64_t destination_check_ns, destination_activate_ns;
+	bool has_roots;   /* they were sent: the trees are as they are */
+	bool is_verified; /* the destination says so */
+	struct mig_verified verified;
 	enum mig_source_state shown; /* the machine's, for progress */
 };
 
@@ -124,5 +133,27 @@ uint64_t mig_out_moved_bytes(const struct mig_out *out);
 void mig_out_copy_last(struct mig_out *out);
 /* The mover is at its end when this returns; its data channels are closed.  Again is fine. */
 void mig_out_copy_stop(struct mig_out *out);
+
+#define MIG_OUT_CANNOT_VERIFY "the destination cannot verify: it is of an older version"
+
+/* --- mig_out_verify.c; nothing where it is not verified --- */
+
+BASE_MUST_CHECK int mig_out_verify_new(struct mig_out *out, struct base_error *err);
+/* Whether the next round is the sweep. */
+bool mig_out_verify_sweeps(const struct mig_out *out, bool last);
+/* Before a round is sent: what is to be hashed behind it. */
+BASE_MUST_CHECK int mig_out_verify_begin(struct mig_out *out, bool last, struct base_error *err);
+/* Behind its barriers. */
+BASE_MUST_CHECK int mig_out_verify_hash(struct mig_out *out, struct base_error *err);
+BASE_MUST_CHECK int mig_out_verify_send_roots(struct mig_out *out, struct base_error *err);
+BASE_MUST_CHECK int mig_out_verify_take_ask(struct mig_out *out,
+					    const struct mig_received *received,
+					    struct base_error *err);
+BASE_MUST_CHECK int mig_out_verify_take_verified(struct mig_out *out,
+						 const struct mig_received *received,
+						 struct base_error *err);
+/* -EPROTO: a destination that has not compared is not ready. */
+BASE_MUST_CHECK int mig_out_verify_check_ready(struct mig_out *out, struct base_error *err);
+void mig_out_verify_report(const struct mig_out *out, struct mig_out_report *report);
 
 #endif

@@ -154,6 +154,17 @@ enum mig_pace_step mig_pace_next(struct mig_pace *pace, uint64_t now_ns, uint64_
 	return MIG_PACE_ROUND;
 }
 
+void mig_pace_skip(struct mig_pace *pace, uint64_t now_ns, uint64_t sent_bytes, uint64_t left_bytes)
+{
+	pace->round_ns = now_ns;
+	pace->sent_bytes = plus(pace->sent_bytes, sent_bytes);
+	pace->left_bytes = left_bytes;
+	pace->best_left_bytes = UINT64_MAX;
+	pace->rounds_without_gain = 0;
+	pace->gain_ns = now_ns;
+	pace->late_rounds = 0;
+}
+
 /* A round leaves about as much as it sent: there is no end to be seen. */
 static bool diverges(const struct mig_pace *pace)
 {

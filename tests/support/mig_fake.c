@@ -111,13 +111,17 @@ static void drop_disk(struct mig_fake_vm *vm)
 
 static int source_plan(void *context, struct mig_plan *ret_plan, struct base_error *err)
 {
-	struct mig_plan plan = { .object_count = 1 };
+	const struct mig_fake_vm *vm = context;
+	struct mig_plan plan = { .object_count = vm->image != NULL ? 2 : 1 };
 
-	(void)context;
 	plan.config = strdup("{\"name\":\"fake\"}");
-	plan.objects = calloc(1, sizeof(*plan.objects));
+	plan.objects = calloc(2, sizeof(*plan.objects));
 	if (plan.objects != NULL)
 		plan.objects[0].description = strdup("");
+	if (plan.objects != NULL && vm->image != NULL) {
+		plan.objects[1].description = strdup("fake image");
+		plan.objects[1].object.unit_count = MIG_FAKE_SECTORS;
+	}
 	if (plan.config == NULL || plan.objects == NULL || plan.objects[0].description == NULL) {
 		mig_plan_fini(&plan);
 		return base_fail(err, -ENOMEM, "fake plan");
@@ -257,12 +261,89 @@ static int source_resolved(void *context, struct mig_register *ret_register)
 	return ret_register->epoch != 0;
 }
 
+/* --- its image: data throughout --- */
+
+static int image_harvest(void *context, uint16_t object, bool first, uint64_t *into,
+			 struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+
+	(void)object;
+	(void)first;
+	(void)err;
+	*into |= vm->image_marks;
+	vm->image_marks = 0;
+	return 0;
+}
+
+static int image_map(void *context, uint16_t object, struct mig_map *map, struct base_error *err)
+{
+	(void)context;
+	(void)object;
+	(void)err;
+	map->runs[0] =
+		(struct mig_run){ .first = map->first, .count = map->count, .kind = MIG_RUN_DATA };
+	map->run_count = 1;
+	return 0;
+}
+
+static int image_read(void *context, uint16_t object, uint64_t sector, uint8_t *to, uint32_t count,
+		      struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+
+	(void)object;
+	(void)err;
+	memcpy(to, vm->image + sector * MIG_SECTOR_BYTES, (size_t)count * MIG_SECTOR_BYTES);
+	return 0;
+}
+
+static int image_write(void *context, uint16_t object, uint64_t sector, const uint8_t *bytes,
+		       uint32_t count, struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+
+	(void)object;
+	(void)err;
+	memcpy(vm->image + sector * MIG_SECTOR_BYTES, bytes, (size_t)count * MIG_SECTOR_BYTES);
+	return 0;
+}
+
+static int image_clear(void *context, uint16_t object, uint64_t sector, uint32_t count, bool unmap,
+		       struct base_error *err)
+{
+	struct mig_fake_vm *vm = context;
+
+	(void)object;
+	(void)unmap;
+	(void)err;
+	memset(vm->image + sector * MIG_SECTOR_BYTES, 0, (size_t)count * MIG_SECTOR_BYTES);
+	return 0;
+}
+
+static const struct mig_image_ops image_ops = { .harvest = image_harvest,
+						.map = image_map,
+						.read = image_read };
+
+void mig_fake_vm_add_image(struct mig_fake_vm *vm)
+{
+	vm->image = calloc(MIG_FAKE_SECTORS, MIG_SECTOR_BYTES);
+	if (vm->image == NULL)
+		base_bug("fake VM: no memory");
+	for (uint32_t sector = 0; vm->is_source && sector < MIG_FAKE_SECTORS; sector++)
+		if (sector % 700 > 200)
+			memset(vm->image + (size_t)sector * MIG_SECTOR_BYTES, (int)(sector % 255),
+			       MIG_SECTOR_BYTES);
+	vm->image_marks = (1ULL << (MIG_FAKE_SECTORS / MIG_GRANULE_SECTORS + 1)) - 1;
+}
+
 const struct mig_source_vm mig_fake_source = {
 	.plan = source_plan,
 	.memory = source_memory,
 	.track = source_track,
 	.dirty = { .get = source_dirty_get, .clear = source_dirty_clear },
 	.touched = source_touched,
+	.images = &image_ops,
 	.hold = source_hold,
 	.state = source_state,
 	.let_go = source_let_go,
@@ -288,7 +369,9 @@ static int destination_prepare(void *context, const struct mig_plan *plan,
 		mig_findings_add(findings, "bridge 'br0' is missing");
 		return 0;
 	}
-	if (plan->object_count != 1 || plan->objects[0].object.unit_count != MIG_FAKE_PAGES)
+	if (plan->object_count != (vm->image != NULL ? 2 : 1) ||
+	    plan->objects[0].object.unit_count != MIG_FAKE_PAGES ||
+	    (vm->image != NULL && plan->objects[1].object.unit_count != MIG_FAKE_SECTORS))
 		return base_fail(err, -EBADMSG, "fake plan is another");
 	*ret_memory = vm->memory;
 	return 0;
@@ -307,6 +390,10 @@ static int destination_check(void *context, const uint8_t *state, size_t state_b
 
 const struct mig_destination_vm mig_fake_destination = {
 	.prepare = destination_prepare,
+	.disk = { .write = image_write,
+		  .clear = image_clear,
+		  .map = image_map,
+		  .read = image_read },
 	.check = destination_check,
 	.run = either_run,
 	.release = either_release,
@@ -405,4 +492,5 @@ void mig_fake_vm_fini(struct mig_fake_vm *vm)
 	guest_stop(vm);
 	drop_disk(vm);
 	free(vm->memory);
+	free(vm->image);
 }

@@ -13,10 +13,11 @@
 
 #include "migrate/mig_vm.h"
 
-#define MIG_FAKE_PAGES (9u * 256u + 77u) /* the last span is not whole */
-#define MIG_FAKE_WORDS (MIG_FAKE_PAGES / 64u + 1u)
-#define MIG_FAKE_EPOCH 7u
-#define MIG_FAKE_STATE "the device state of a machine that is not one"
+#define MIG_FAKE_PAGES   (9u * 256u + 77u) /* the last span is not whole */
+#define MIG_FAKE_WORDS   (MIG_FAKE_PAGES / 64u + 1u)
+#define MIG_FAKE_EPOCH   7u
+#define MIG_FAKE_SECTORS (3u * 2048u + 77u) /* of its image, where it has one */
+#define MIG_FAKE_STATE   "the device state of a machine that is not one"
 
 /* How often an operation fails before it works; a negative number: always. */
 struct mig_fake_faults {
@@ -46,6 +47,8 @@ struct mig_fake_vm {
 	struct mig_fake_world *world;
 	struct mig_fake_faults faults;
 	uint8_t *memory;
+	uint8_t *image;       /* NULL: none */
+	uint64_t image_marks; /* granules of it to be sent */
 	_Atomic uint64_t log[MIG_FAKE_WORDS];
 	bool tracking;
 	bool has_disk;
@@ -71,6 +74,8 @@ extern const struct mig_destination_vm mig_fake_destination; /* context: the VM 
 void mig_fake_world_init(struct mig_fake_world *world);
 struct mig_arbiter mig_fake_arbiter(struct mig_fake_vm *vm);
 void mig_fake_vm_init(struct mig_fake_vm *vm, struct mig_fake_world *world, bool is_source);
+/* It has an image, too, which moves with it; both sides, before anything else. */
+void mig_fake_vm_add_image(struct mig_fake_vm *vm);
 /* Its guest runs no more; nothing is left. */
 void mig_fake_vm_fini(struct mig_fake_vm *vm);
 /* The source's guest begins to run. */

@@ -370,19 +370,21 @@ Test(mig_verify, cancelled)
 
 Test(mig_verify, of_large_objects)
 {
-	const struct mig_object large[2] = { { .unit_count = 1ULL << 28 },
-					     { .unit_count = 1ULL << 31 } };
+	const struct mig_object large[2] = { { .unit_count = 1ULL << 24 },
+					     { .unit_count = 1ULL << 28 } };
 	struct mig_verify_options options = options_of(a);
 	struct mig_verify *verify = NULL;
 
 	options.objects = large;
 	cr_assert_eq(mig_verify_new(&options, &verify, &err), 0, "%s", err.text);
-	cr_assert_eq(mig_verify_top(verify, 0), 4);
-	cr_assert_eq(mig_verify_node_count(verify, 0, 0), 1ULL << 28);
-	cr_assert_eq(mig_verify_node_count(verify, 0, 1), 1ULL << 20);
-	cr_assert_eq(mig_verify_node_count(verify, 0, 4), 1);
-	cr_assert_eq(mig_verify_node_count(verify, 0, 5), 0);
-	cr_assert_eq(mig_verify_node_count(verify, 1, 0), 1ULL << 24);
+	cr_assert_eq(mig_verify_top(verify, 0), 3);
+	cr_assert_eq(mig_verify_node_count(verify, 0, 0), 1ULL << 24);
+	cr_assert_eq(mig_verify_node_count(verify, 0, 1), 1ULL << 16);
+	cr_assert_eq(mig_verify_node_count(verify, 0, 3), 1);
+	cr_assert_eq(mig_verify_node_count(verify, 0, 4), 0);
+	cr_assert_eq(mig_verify_top(verify, 1), 4);
+	cr_assert_eq(mig_verify_node_count(verify, 1, 0), 1ULL << 21);
+	cr_assert_eq(mig_verify_node_count(verify, 1, 1), 1ULL << 17);
 	cr_assert_eq(mig_verify_unit(verify, 0, 2, 3), 3u * 65536u);
 	cr_assert_eq(mig_verify_unit(verify, 1, 1, 3), 3u * 2048u);
 	mig_verify_free(verify);
