@@ -236,7 +236,8 @@ static int take_sealed(struct mig_in *in, const struct mig_received *received,
 
 /* --- the switchover --- */
 
-/* Where the register is here, the source's word is compared with it. */
+/* Where the register is here, the source's word is compared with it.  1: it was true, and is not
+ * any more, which a source that was cut off cannot know: it asks. */
 static int check_commit(struct mig_in *in, struct base_error *err)
 {
 	const struct mig_arbiter *arbiter = in->options.arbiter;
@@ -249,6 +250,8 @@ static int check_commit(struct mig_in *in, struct base_error *err)
 	    arbiter->read(arbiter->context, &value, NULL) < 0 || /* not known now: it asks again */
 	    (value.epoch == in->plan.epoch + 1 && value.owner == MIG_DESTINATION))
 		return 0;
+	if (value.epoch > in->plan.epoch + 1)
+		return 1;
 	return base_fail(err, -EPROTO,
 			 "migration: commit of epoch %" PRIu64 ", which the register does not know",
 			 in->plan.epoch + 1);
@@ -267,10 +270,9 @@ static int take_commit(struct mig_in *in, const struct mig_received *received,
 				 "migration: commit of epoch %" PRIu64 ", expected %" PRIu64,
 				 note.epoch, in->plan.epoch + 1);
 	r = check_commit(in, err);
-	if (r < 0)
-		return r;
-	post_message(in, MIG_MSG_COMMIT);
-	return 0;
+	if (r == 0)
+		post_message(in, MIG_MSG_COMMIT);
+	return r < 0 ? r : 0;
 }
 
 /* Nobody becomes the owner of what it has not: the destination is named only once it is ready. */

@@ -40,6 +40,7 @@ static const struct place places[] = {
 	{ "register", 0, FAULT_BACK, MIG_TYPE_REGISTER, 0 },
 	{ "commit", 0, FAULT_FORTH, MIG_TYPE_COMMIT, 0 },
 	{ "running", 0, FAULT_BACK, MIG_TYPE_RUNNING, 0 },
+	{ "handed back", 0, FAULT_BACK, MIG_TYPE_HANDED_BACK, 0 },
 	{ "bye", 0, FAULT_FORTH, MIG_TYPE_BYE, 0 },
 	{ "data open", 1, FAULT_FORTH, MIG_TYPE_OPEN, 0 },
 	{ "data opened", 1, FAULT_BACK, MIG_TYPE_OPENED, 0 },
@@ -111,6 +112,8 @@ static void run_one(const struct place *place, const struct fault_rule *fault)
 	rig.source.writes = true;
 	rig.source.writes_per_ms = 5;
 #endif
+	if (place->type == MIG_TYPE_HANDED_BACK) /* it cannot be activated there */
+		atomic_store(&rig.destination.faults.run, 1);
 	mig_rig_begin(&rig);
 	if (place->connection == 0 && place->type == MIG_TYPE_OPEN)
 		mig_in_give_up(rig.in); /* nobody may ever come */
