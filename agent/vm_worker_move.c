@@ -441,8 +441,12 @@ int vm_worker_arrive(struct vm_worker *worker, struct base_error *err)
 	if (unwanted)
 		vm_move_give_up(arrival);
 	code = vm_move_in_run(arrival, &worker->epoch, err);
-	if (code < 0)
+	if (code < 0) {
+		/* A source that was cut off when it was given the VM back hears of it here or, without
+		 * an operator, never. */
+		vm_move_linger(arrival);
 		return code;
+	}
 	base_log(BASE_LOG_NOTICE, "vm.arrived", "vm=%s epoch=%" PRIu64, worker->config->name,
 		 worker->epoch);
 	/* A source that has not heard of it asks; without it, it would hear by the register. */
