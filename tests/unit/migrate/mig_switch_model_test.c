@@ -3,10 +3,11 @@
  * Every order of events that a source, a destination, an arbiter and the network between them can
  * come to, with the product's own machines (mig_source_step(), mig_destination_step()).
  *
- * Faults: the connection is cut and what was on its way is lost; either worker dies; an answer of
- * the arbiter is lost, its request executed or not, now or much later; the user cancels; the
- * destination gives up, finds a fault, or cannot run what it received.  Of each at most as many as
- * the budgets below, at any instant.
+ * Faults: the connection is cut, and of what was on its way either side still gets as much as had
+ * come, before it hears of the cut, and perhaps after the other side is back; either worker dies;
+ * an answer of the arbiter is lost, its request executed or not, now or much later; the user
+ * cancels; the destination gives up, finds a fault, or cannot run what it received.  Of each at
+ * most as many as the budgets below, at any instant.
  *
  * What must never happen is asserted in each state; and from each state, once nothing fails any
  * more, an end can be reached in which exactly one VM runs, and no other end is there.
@@ -20,8 +21,8 @@
 
 #define TABLE_SIZE (1u << 22)
 #define STATES_MAX (3u << 20)
-#define QUEUE_MAX  6u
-#define MOVES_MAX  48u
+#define QUEUE_MAX  12u
+#define MOVES_MAX  160u
 #define EPOCH      1u
 
 /* Compare-and-swaps that were asked for and have not reached the register. */
@@ -63,12 +64,13 @@ struct side {
 	uint8_t asks;         /* waits for an answer of the arbiter */
 	uint8_t answer_epoch; /* 0: none is on its way */
 	uint8_t answer_owner;
-	uint8_t notice; /* 0, or MIG_EV_LINK_LOST or _BACK that it has not seen */
 	uint8_t dead;
 	uint8_t may_run;          /* from the order to run on, to the end of the pause */
 	uint8_t has;              /* the memory */
-	uint8_t queue[QUEUE_MAX]; /* messages to it */
+	uint8_t queue[QUEUE_MAX]; /* what comes to it: messages, and what it hears of the link */
 };
+#define HEARS_LOST ((uint8_t)(MIG_MSGS + 1))
+#define HEARS_BACK ((uint8_t)(MIG_MSGS + 2))
 
 struct world {
 	struct side sides[SIDES];
@@ -90,18 +92,27 @@ static uint32_t state_count;
 
 /* --- the two workers --- */
 
+static uint32_t queued(const struct side *side)
+{
+	uint32_t count = 0;
+
+	while (count < QUEUE_MAX && side->queue[count] != 0)
+		count++;
+	return count;
+}
+
+static void put(struct side *side, uint8_t what)
+{
+	uint32_t count = queued(side);
+
+	cr_assert_lt(count, QUEUE_MAX, "more under way than expected");
+	side->queue[count] = what;
+}
+
 static void push(struct world *world, enum who to, enum mig_message message)
 {
-	uint8_t *queue = world->sides[to].queue;
-
-	if (!world->link)
-		return;
-	for (uint32_t i = 0; i < QUEUE_MAX; i++)
-		if (queue[i] == 0) {
-			queue[i] = (uint8_t)message;
-			return;
-		}
-	cr_assert_fail("more messages under way than expected");
+	if (world->link)
+		put(&world->sides[to], (uint8_t)message);
 }
 
 static void cas_apply(struct world *world, enum cas cas)
@@ -288,16 +299,15 @@ static void message_moves(struct moves *moves, const struct world *from, enum wh
 	struct mig_event event = { .kind = MIG_EV_MESSAGE };
 	struct world *next = NULL;
 
-	if (side->notice != 0) { /* before messages of a new connection */
-		next = move(moves, from);
-		next->sides[who].notice = 0;
-		happens(next, who, (enum mig_event_kind)side->notice);
-		return;
-	}
 	if (side->queue[0] == 0)
 		return;
 	next = move(moves, from);
-	event.message = (enum mig_message)side->queue[0];
+	if (side->queue[0] == HEARS_LOST)
+		event.kind = MIG_EV_LINK_LOST;
+	else if (side->queue[0] == HEARS_BACK)
+		event.kind = MIG_EV_LINK_BACK;
+	else
+		event.message = (enum mig_message)side->queue[0];
 	memmove(next->sides[who].queue, next->sides[who].queue + 1, QUEUE_MAX - 1);
 	next->sides[who].queue[QUEUE_MAX - 1] = 0;
 	step(next, who, &event);
@@ -390,13 +400,15 @@ static void network_moves(struct moves *moves, const struct world *from)
 	const struct side *sides = from->sides;
 	struct world *next = NULL;
 
-	if (!from->link && !sides[SRC].dead && !sides[DST].dead && sides[SRC].notice == 0 &&
-	    sides[DST].notice == 0) {
+	/* The source connects again, when it has heard of the loss; the destination may be behind
+	 * with all that. */
+	if (!from->link && !sides[SRC].dead && !sides[DST].dead && sides[SRC].queue[0] == 0) {
 		next = move(moves, from);
 		next->link = 1;
-		next->sides[SRC].notice = next->sides[DST].notice = MIG_EV_LINK_BACK;
+		put(&next->sides[SRC], HEARS_BACK);
+		put(&next->sides[DST], HEARS_BACK);
 	}
-	if (!from->link && sides[DST].dead && !sides[SRC].dead && sides[SRC].notice == 0 &&
+	if (!from->link && sides[DST].dead && !sides[SRC].dead && sides[SRC].queue[0] == 0 &&
 	    (from->restarted[DST] || from->record == RECORD_NONE) && !machine_is_over(from, SRC)) {
 		next = move(moves, from);
 		told_by_keeper(next);
@@ -409,14 +421,24 @@ static void network_moves(struct moves *moves, const struct world *from)
 		}
 }
 
-static void cut(struct world *world)
+/* Messages at the end of the queue, which a cut may lose. */
+static uint32_t under_way(const struct side *side)
 {
-	world->link = 0;
-	for (uint32_t i = 0; i < SIDES; i++) {
-		memset(world->sides[i].queue, 0, QUEUE_MAX);
-		if (!world->sides[i].dead)
-			world->sides[i].notice = MIG_EV_LINK_LOST;
-	}
+	uint32_t count = queued(side);
+	uint32_t at = count;
+
+	while (at > 0 && side->queue[at - 1] < HEARS_LOST)
+		at--;
+	return count - at;
+}
+
+static void lose(struct side *side, uint32_t lost)
+{
+	uint32_t count = queued(side);
+
+	memset(side->queue + count - lost, 0, lost);
+	if (!side->dead)
+		put(side, HEARS_LOST);
 }
 
 static void die(struct world *world, enum who who)
@@ -425,12 +447,38 @@ static void die(struct world *world, enum who who)
 	uint8_t has = side->has;
 	uint8_t state = side->state;
 
-	cut(world);
 	if (who == SRC && side->may_run && state == MIG_SRC_STAYS)
 		world->restarted[SRC] = 1; /* a VM that crashes is no matter of a migration's */
 	if (who == DST && state == MIG_DST_RUNNING)
 		world->restarted[DST] = 1;
 	*side = (struct side){ .dead = 1, .has = has, .state = state };
+}
+
+/* The connection ends, with each number of messages lost that were on their way to either side; and
+ * @dead, unless it is none, with it. */
+static void cut_moves(struct moves *moves, const struct world *from, enum who dead)
+{
+	uint32_t to_source = dead == SRC || !from->link ? 0 : under_way(&from->sides[SRC]);
+	uint32_t to_destination = dead == DST || !from->link ? 0 : under_way(&from->sides[DST]);
+
+	for (uint32_t i = 0; i <= to_source; i++)
+		for (uint32_t k = 0; k <= to_destination; k++) {
+			struct world *next = move(moves, from);
+
+			if (dead < SIDES) {
+				next->deaths--;
+				die(next, dead);
+			} else {
+				next->cuts--;
+			}
+			if (!from->link)
+				continue;
+			next->link = 0;
+			if (dead != SRC)
+				lose(&next->sides[SRC], i);
+			if (dead != DST)
+				lose(&next->sides[DST], k);
+		}
 }
 
 static void fault_moves(struct moves *moves, const struct world *from, enum who who)
@@ -440,11 +488,8 @@ static void fault_moves(struct moves *moves, const struct world *from, enum who 
 
 	if (side->dead)
 		return;
-	if (from->deaths > 0) {
-		next = move(moves, from);
-		next->deaths--;
-		die(next, who);
-	}
+	if (from->deaths > 0)
+		cut_moves(moves, from, who);
 	/* The answer, or the question, is lost. */
 	if (side->asks && from->unknowns > 0) {
 		next = move(moves, from);
@@ -477,8 +522,6 @@ static void fault_moves(struct moves *moves, const struct world *from, enum who 
 
 static void all_moves(const struct world *from, struct moves *moves)
 {
-	struct world *next = NULL;
-
 	moves->count = 0;
 	worker_moves(moves, from, SRC);
 	worker_moves(moves, from, DST);
@@ -487,12 +530,8 @@ static void all_moves(const struct world *from, struct moves *moves)
 	moves->good_count = moves->count;
 	fault_moves(moves, from, SRC);
 	fault_moves(moves, from, DST);
-	if (from->link && from->cuts > 0 && from->sides[SRC].notice == 0 &&
-	    from->sides[DST].notice == 0) {
-		next = move(moves, from);
-		next->cuts--;
-		cut(next);
-	}
+	if (from->link && from->cuts > 0)
+		cut_moves(moves, from, SIDES);
 }
 
 /* --- what must never happen --- */
@@ -650,6 +689,23 @@ Test(mig_switch_model, people_and_faults, .timeout = 600)
 	world.unknowns = 1;
 	world.cuts = 1;
 	search(world);
+}
+
+/* Two of each of two kinds, at any two steps, in any order. */
+Test(mig_switch_model, each_pair_of_kinds, .timeout = 900)
+{
+	uint8_t most = depth_stride() == 1 ? 2 : 1;
+
+	for (uint32_t i = 0; i < 5; i++)
+		for (uint32_t k = i + 1; k < 5; k++) {
+			struct world world = first();
+			uint8_t *const budgets[] = { &world.cuts, &world.deaths, &world.cancels,
+						     &world.faults, &world.unknowns };
+
+			*budgets[i] = most;
+			*budgets[k] = most;
+			search(world);
+		}
 }
 
 Test(mig_switch_model, all_of_it, .timeout = 600)
