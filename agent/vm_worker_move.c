@@ -442,8 +442,8 @@ int vm_worker_arrive(struct vm_worker *worker, struct base_error *err)
 		vm_move_give_up(arrival);
 	code = vm_move_in_run(arrival, &worker->epoch, err);
 	if (code < 0) {
-		/* A source that was cut off when it was given the VM back hears of it here or, without
-		 * an operator, never. */
+		/* A source that was cut off when it was given the VM back hears of it here; else an
+		 * operator has to say so. */
 		vm_move_linger(arrival);
 		return code;
 	}
