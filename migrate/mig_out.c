@@ -333,12 +333,30 @@ static void begin(struct mig_out *out)
 		mig_events_post_kind(&out->events, MIG_EV_LINKED);
 }
 
-/* A destination that has everything would wait for a word: it gets it, if it can still be reached.
- */
+/* After a connection that did not come about: there may be somebody who waits. */
+static bool try_again(struct mig_out *out, int code, uint64_t deadline_ns)
+{
+	uint64_t until_ns = mig_out_now() + out->options.retry_ms * BASE_NS_PER_MS;
+	BASE_LOCKED(&out->lock);
+
+	if (out->machine.state != MIG_SRC_STAYS || until_ns > deadline_ns ||
+	    code == -ECONNREFUSED || code == -EBUSY) /* it is gone, or another's */
+		return false;
+	while (!out->cancelled && base_cond_wait(&out->changed, &out->lock, until_ns))
+		continue;
+	return !out->cancelled;
+}
+
+/* A destination that has everything would wait for a word, and in the end for an operator: it gets
+ * it, if it can be reached within a timeout. */
 static void say_bye(struct mig_out *out)
 {
-	if (is_lost(out) && out->times.sealed_ns != 0 && mig_out_relink(out, NULL) == 0 &&
-	    out->machine.state == MIG_SRC_STAYS)
+	uint64_t deadline_ns = mig_out_now() + out->options.timeout_ms * BASE_NS_PER_MS;
+	int r = is_lost(out) && out->times.sealed_ns != 0 ? mig_out_relink(out, NULL) : -ENOTCONN;
+
+	while (r < 0 && out->times.sealed_ns != 0 && is_lost(out) && try_again(out, r, deadline_ns))
+		r = mig_out_relink(out, NULL);
+	if (r == 0 && out->machine.state == MIG_SRC_STAYS)
 		mig_out_say(out, MIG_MSG_CANCEL);
 	if (out->control != NULL && !is_lost(out))
 		(void)!mig_control_send(out->control, MIG_TYPE_BYE, NULL, 0, NULL);

@@ -41,7 +41,8 @@ int mig_rig_connect(void *context, int *ret_fd, struct base_error *err)
 
 	if (left != 0) {
 		atomic_store(&rig->refused, left - 1);
-		return base_fail(err, -ECONNREFUSED, "connect: by the test's wish");
+		return base_fail(err, rig->refuse_code != 0 ? rig->refuse_code : -ECONNREFUSED,
+				 "connect: by the test's wish");
 	}
 	*ret_fd = mig_rig_dial(&rig->place);
 	if (rig->between != NULL)

@@ -34,6 +34,7 @@ struct mig_rig {
 	 * NULL.  @index: of the connection, 0 the control channel, then data, then again. */
 	int (*between)(uint32_t index, int fd);
 	atomic_int refused; /* connections that are still to be refused */
+	int refuse_code;    /* 0: -ECONNREFUSED */
 	uint32_t connects;
 
 	struct mig_out *out;

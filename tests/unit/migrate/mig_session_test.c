@@ -412,6 +412,26 @@ CUT(late, ask, "ask")
 CUT(late, asked, "asked")
 CUT(late, run, "run")
 
+/* The network is gone for longer than one attempt to connect again takes. */
+static void cut_for_longer(const char *operation)
+{
+	if (strcmp(operation, "check") != 0)
+		return;
+	rig.destination.at = NULL;
+	atomic_store(&rig.refused, 3);
+	cut();
+}
+
+Test(mig_session, a_destination_that_is_ready_is_told_when_the_network_is_back)
+{
+	rig.refuse_code = -EHOSTUNREACH;
+	rig.destination.at = cut_for_longer;
+	mig_rig_begin(&rig);
+	expect_stays(mig_rig_finish(&rig), MIG_OUT_FAILED, MIG_FAKE_EPOCH);
+	cr_assert_eq(atomic_load(&rig.refused), 0);
+	cr_assert(rig.destination.released);
+}
+
 /* --- the user cancels at a step --- */
 
 static void cancel_early(const char *step)
