@@ -122,7 +122,7 @@ int vm_plan_encode(const struct vm_plan *plan, char **ret_text, struct base_erro
 	char *text = NULL;
 
 	if (root != NULL && json_array_size(json_object_get(root, "nics")) == plan->nic_count &&
-	    json_array_size(json_object_get(root, "touched")) == 2u * plan->touched.count &&
+	    json_array_size(json_object_get(root, "touched")) == (size_t)2 * plan->touched.count &&
 	    json_array_size(json_object_get(root, "disks")) == plan->disk_count)
 		text = json_dumps(root, JSON_COMPACT);
 	if (text == NULL)
@@ -297,7 +297,7 @@ static void take_devices(struct reading *reading, struct vm_plan *plan)
 
 static void take_touched(struct reading *reading, struct vm_plan *plan)
 {
-	json_t *list = take_list(reading, "touched", 2u * VM_TOUCHED_RUNS_MAX);
+	json_t *list = take_list(reading, "touched", (size_t)2 * VM_TOUCHED_RUNS_MAX);
 	json_int_t most = (json_int_t)(plan->memory_bytes / HV_HUGE_PAGE_BYTES);
 
 	for (size_t i = 0; i + 1 < json_array_size(list); i += 2) {
@@ -314,7 +314,7 @@ static void take_touched(struct reading *reading, struct vm_plan *plan)
 		run->count = (uint64_t)json_integer_value(count);
 		plan->touched.count++;
 	}
-	if (json_array_size(list) != 2u * plan->touched.count)
+	if (json_array_size(list) != (size_t)2 * plan->touched.count)
 		refuse(reading, "touched", "runs of 2 MiB pages of the memory");
 }
 
