@@ -25,6 +25,9 @@ struct lane {
 	uint8_t *plain;  /* a copy that no guest changes; NULL: nothing is compressed */
 	uint8_t *packed; /* what became of it */
 	size_t packed_bytes;
+	uint8_t *stable; /* copies of pages that are being written to; NULL: nothing is logged */
+	size_t stable_bytes;
+	bool hot; /* such are sent now */
 
 	/* Small chunks wait here for company; their bytes stay where they are until then. */
 	uint32_t post_count;
@@ -89,8 +92,13 @@ int mig_copy_new(const struct mig_copy_options *options, struct mig_copy **ret_c
 	copy->images = options->images;
 	copy->log = options->log;
 	copy->log_context = options->log_context;
-	for (uint32_t i = 0; i < options->channel_count && r == 0; i++)
+	for (uint32_t i = 0; i < options->channel_count && r == 0; i++) {
 		r = lane_new(&copy->lanes[i], options->links[i], options->compress);
+		if (r == 0 && copy->log != NULL) {
+			copy->lanes[i].stable = malloc(PACKED_BYTES);
+			r = copy->lanes[i].stable == NULL ? -ENOMEM : 0;
+		}
+	}
 	copy->generations = calloc(copy->span_count + 1, sizeof(*copy->generations));
 	if (copy->generations == NULL || r < 0) {
 		mig_copy_free(copy);
@@ -114,6 +122,7 @@ void mig_copy_free(struct mig_copy *copy)
 	for (uint32_t i = 0; i < copy->channel_count; i++) {
 		free(copy->lanes[i].plain);
 		free(copy->lanes[i].packed);
+		free(copy->lanes[i].stable);
 	}
 	mig_heat_free(copy->heat);
 	free(copy->generations);
@@ -171,6 +180,7 @@ static void empty(struct lane *lane)
 	lane->post_count = 0;
 	lane->post_bytes = 0;
 	lane->packed_bytes = 0;
+	lane->stable_bytes = 0;
 }
 
 static int flush(struct lane *lane, struct base_error *err)
@@ -224,6 +234,32 @@ static int send_raw(struct mig_copy *copy, struct lane *lane, uint64_t first, ui
 
 	chunk.crc = base_crc32c(0, bytes, chunk.stored_bytes);
 	return send_chunk(copy, lane, &chunk, bytes, err);
+}
+
+/*
+ * From copies: pages that were written a moment ago are written again while they are sent, and then
+ * the whole chunk would arrive with a checksum that is not its own, and be sent once more.
+ */
+static int send_stable(struct mig_copy *copy, struct lane *lane, uint64_t first, uint32_t count,
+		       struct base_error *err)
+{
+	int r = 0;
+
+	for (uint32_t at = 0; r == 0 && at < count;) {
+		uint32_t room = (uint32_t)((PACKED_BYTES - lane->stable_bytes) / MIG_PAGE_BYTES);
+		uint32_t part = count - at < room ? count - at : room;
+		uint8_t *to = lane->stable + lane->stable_bytes;
+
+		if (room == 0) {
+			r = flush(lane, err);
+			continue;
+		}
+		memcpy(to, page_at(copy, first + at), (size_t)part * MIG_PAGE_BYTES);
+		lane->stable_bytes += (size_t)part * MIG_PAGE_BYTES;
+		r = send_raw(copy, lane, first + at, part, to, err);
+		at += part;
+	}
+	return r;
 }
 
 /* At most PACKED_PAGES; raw, if they do not shrink. */
@@ -288,7 +324,9 @@ static int send_pages(struct mig_copy *copy, struct lane *lane, uint64_t first, 
 
 	if (step == MIG_SQUEEZE_SAMPLE)
 		step = does_pay(copy, lane, first, count) ? MIG_SQUEEZE_LZ4 : MIG_SQUEEZE_RAW;
-	if (step == MIG_SQUEEZE_RAW)
+	if (step == MIG_SQUEEZE_RAW && lane->hot)
+		r = send_stable(copy, lane, first, count, err);
+	else if (step == MIG_SQUEEZE_RAW)
 		r = send_raw(copy, lane, first, count, page_at(copy, first), err);
 	for (uint32_t at = 0; step == MIG_SQUEEZE_LZ4 && r == 0 && at < count; at += PACKED_PAGES)
 		r = send_packed(copy, lane, first + at,
@@ -390,6 +428,7 @@ static int by_heat(struct mig_copy *copy, struct lane *lane, uint32_t channel,
 		uint64_t span = channel + at * copy->channel_count;
 
 		at = (at + stride) % count;
+		lane->hot = i >= count;
 		if (copy->generations[span] == 0 &&
 		    (i >= count || !mig_heat_is_hot(copy->heat, span)))
 			r = send_span(copy, lane, span, err);
@@ -406,6 +445,10 @@ static int channel_round(void *context, uint64_t index, struct base_error *err)
 	int r = 0;
 
 	empty(lane); /* of a round that broke off */
+	lane->hot = copy->log != NULL && !copy->last;
+#ifdef GODWIT_MUTANT_MIG_STABLE
+	lane->hot = false;
+#endif
 	mig_squeeze_start(&lane->squeeze, base_clock_boot_ns(&base_clock_system),
 			  base_thread_cpu_ns());
 	r = copy->heat != NULL && copy->round == 0 && !copy->last
