@@ -244,6 +244,14 @@ written() { # written SIDE: the guest has written more records than it had
 more_written() {
 	(($(register "$1" 65) > $2))
 }
+
+adds_up() { # the parts of the blackout are all of it
+	local part sum=0
+	for part in pause last_round state let_go check commit activate; do
+		sum=$((sum + $(field "${part}_ns" <"$work/report")))
+	done
+	((sum == $(field blackout_ns <"$work/report")))
+}
 start a
 check migrate-disk-boots waits 'the disk load' grep -qs 'guest: disk running' "$work/a/console"
 check migrate-disk-written written a
@@ -266,8 +274,14 @@ check migrate-disk-there-written written b
 check migrate-disk-there-verified verified b
 mv "$work/a/d.vhdx" "$work/a/old.vhdx"
 incoming a
-check migrate-disk-back moves b
+# Quick: held, and moved as a whole in one round.
+check migrate-quick-has-no-goal fails ctl b migrate to="${address[a]}:7011" mode=quick downtime_ms=5
+check migrate-disk-back moves b mode=quick
+check migrate-disk-back-is-quick test "$(field mode <"$work/report") $(field rounds <"$work/report")" = 'quick 1'
+check migrate-disk-back-adds-up adds_up
 check migrate-disk-back-ends-there ends_with b 7
+check migrate-limits-of-the-host test -e /run/godwit/migrations/outgoing
+check migrate-limits-are-kept fails grep -q 'evt=vm.move-host-none' "$work/a/log" "$work/b/log"
 check migrate-disk-back-written written a
 check migrate-disk-back-verified verified a
 ctl a stop >/dev/null
