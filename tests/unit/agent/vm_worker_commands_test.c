@@ -142,3 +142,40 @@ Test(vm_worker_commands, what_no_disk_moves_by)
 	cr_assert_eq(move_disk(0, "/srv/new", 0), -EPROTO);
 	cr_assert(!worker.disk_moving.under_way);
 }
+
+static int migrate(const char *mode, const char *also)
+{
+	struct vm_request request = { .command = index_of("migrate") };
+	const struct vm_arg_spec *specs = vm_worker_commands[request.command].spec.args;
+	const struct vm_call call = { .id = 1 };
+	json_t *result = NULL;
+
+	for (size_t i = 0; i < VM_CONTROL_ARGS_MAX && specs[i].name != NULL; i++) {
+		struct vm_arg *arg = &request.args[i];
+
+		arg->given = strcmp(specs[i].name, "mode") == 0 || strcmp(specs[i].name, also) == 0;
+		arg->number = 1000;
+		(void)snprintf(arg->text, sizeof(arg->text), "%s",
+			       i == 0                               ? "192.0.2.1:7011"
+			       : strcmp(specs[i].name, "late") == 0 ? "cancel"
+								    : mode);
+	}
+	err = (struct base_error){ 0 };
+	return vm_worker_commands[request.command].handle(&worker, &call, &request, &result, &err);
+}
+
+Test(vm_worker_commands, what_no_machine_moves_by)
+{
+	static const char *const live_only[] = { "downtime_ms", "time_limit_ms", "late" };
+
+	cr_assert_eq(migrate("warm", ""), -EINVAL);
+	cr_assert(strstr(err.text, "argument 'mode': expected live or quick") != NULL, "%s",
+		  err.text);
+	for (size_t i = 0; i < sizeof(live_only) / sizeof(live_only[0]); i++) {
+		cr_assert_eq(migrate("quick", live_only[i]), -EINVAL);
+		cr_assert(strstr(err.text, live_only[i]) != NULL, "%s", err.text);
+		cr_assert(strstr(err.text, "expected none with mode=quick") != NULL, "%s",
+			  err.text);
+	}
+	cr_assert_null(worker.move);
+}
