@@ -236,8 +236,9 @@ class Run:  # pylint: disable=too-many-instance-attributes
                 if self.alive("source"):
                     self.hosts["source"].tell("heal")
         elif kind == "kill":
-            self.killed.add(side)
-            self.hosts[side].kill()
+            for each in ("source", "destination") if side == "both" else (side,):
+                self.killed.add(each)
+                self.hosts[each].kill()
             self.go()
         elif kind == "silence":
             set_loopback(False)

@@ -69,7 +69,7 @@ def rest():
     places = list(steps())
     hooks = [p for p in places if "rule=" not in p[1].get("source", "")]
     for name, at, before in places:
-        for fault in ("blink", "silence", "freeze source", "freeze destination", "cancel",
+        for fault in ("kill both", "blink", "silence", "freeze source", "freeze destination", "cancel",
                       "give-up", "late"):
             yield Case(name, fault, at, before)
     for name, at, before in hooks:
