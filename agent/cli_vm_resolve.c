@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "agent/cli_vm_priv.h"
+#include "agent/vm_inventory.h"
 #include "base/cleanup.h"
 #include "migrate/mig_resolve.h"
 
@@ -25,6 +26,7 @@ struct found {
 	json_t *list; /* NULL: text */
 	const struct cli_vm_args *args;
 	bool in_doubt;
+	int fd; /* of the directory; borrowed */
 };
 
 static bool is_here(const struct mig_record *record)
@@ -178,6 +180,17 @@ static int show(struct found *found, const struct mig_record *record, struct bas
 	return 0;
 }
 
+/* What a dead worker has left of images goes, where the records say whose they are. */
+static void look_at_images(struct mig_records *records, const struct found *found, const char *name)
+{
+	struct base_error why = { 0 };
+
+	if (found->args->dry_run || vm_inventory_look(found->fd, records, name, &why) == 0)
+		return;
+	if (found->list == NULL)
+		(void)printf("%s: %s\n", name, why.text);
+}
+
 /* Each name once; a record that is damaged does not hide the others. */
 static int show_all(struct mig_records *records, struct found *found, struct base_error *err)
 {
@@ -192,6 +205,7 @@ static int show_all(struct mig_records *records, struct found *found, struct bas
 
 		if (i > 0 && strcmp(list[i].name, list[i - 1].name) == 0)
 			continue;
+		look_at_images(records, found, list[i].name);
 		if (mig_resolve_look(records, list[i].name, &record, &why) == 0)
 			code = show(found, &record, err);
 		else if (why.code != -ENOENT && damage.code == 0) /* it may just have gone */
@@ -209,8 +223,10 @@ static int show_one(struct mig_records *records, struct found *found, struct bas
 {
 	struct base_error why = { 0 };
 	struct mig_record record;
-	int code = mig_resolve_look(records, found->args->name, &record, &why);
+	int code = 0;
 
+	look_at_images(records, found, found->args->name);
+	code = mig_resolve_look(records, found->args->name, &record, &why);
 	if (code == 0)
 		return show(found, &record, err);
 	if (code != -ENOENT) {
@@ -284,6 +300,7 @@ int cli_vm_resolve(const void *arguments, struct base_error *err)
 	code = mig_records_new(fd, NULL, &records, err);
 	if (code < 0)
 		return code;
+	found.fd = fd;
 	found.list = args->json ? json_array() : NULL;
 	if (args->json && found.list == NULL)
 		return base_fail_errno(err, -ENOMEM, "JSON text");

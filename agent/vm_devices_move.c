@@ -75,6 +75,14 @@ struct store *vm_devices_store(const struct vm_devices *devices)
 	return store;
 }
 
+const char *vm_devices_folder_of(const struct vm_devices *devices, const struct store *store)
+{
+	for (uint32_t i = 0; i < devices->store_count; i++)
+		if (devices->stores[i].store == store)
+			return devices->stores[i].path;
+	base_bug("a store that is none of the disks'");
+}
+
 struct base_io_loop *vm_devices_move_loop(struct vm_devices *devices)
 {
 	return vm_devices_loop(devices);

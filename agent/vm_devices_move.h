@@ -21,6 +21,8 @@ uint32_t vm_devices_images(struct vm_devices *devices,
 uint32_t vm_devices_awaited(const struct vm_devices *devices);
 /* The one folder that all disks here are in; NULL: there are several, or no disk. */
 struct store *vm_devices_store(const struct vm_devices *devices);
+/* The path of the folder that @store, one of the disks', is of. */
+const char *vm_devices_folder_of(const struct vm_devices *devices, const struct store *store);
 struct base_io_loop *vm_devices_move_loop(struct vm_devices *devices);
 /* The images have come: opened, not active, and put in.  Before the machine is loaded. */
 BASE_MUST_CHECK int vm_devices_came(struct vm_devices *devices, struct base_error *err);

@@ -10,7 +10,11 @@
 #include <strings.h>
 
 #include "agent/vm_devices_priv.h"
+#include "agent/vm_image_away.h"
+#include "agent/vm_inventory.h"
 #include "base/cleanup.h"
+#include "base/log.h"
+#include "hypervisor/disk/disk_next.h"
 
 struct vm_disk_move {
 	struct vm_devices *devices;
@@ -20,6 +24,8 @@ struct vm_disk_move {
 	char folder[STORE_NAME_BYTES]; /* in its store */
 	char from[VM_PATH_BYTES];      /* of the host */
 	char to[VM_PATH_BYTES];
+	struct vm_inventory *inventory; /* while it runs */
+	bool switched;
 };
 
 static const char *leaf_of(const char *name)
@@ -142,10 +148,82 @@ int vm_disk_move_new(struct vm_devices *devices, const struct vm_disk_move_optio
 	return 0;
 }
 
+/* --- what is recorded of it --- */
+
+static int begins(void *context, const struct vm_storage_files *files, struct base_error *err)
+{
+	struct vm_disk_move *move = context;
+	int code = vm_inventory_load(move->options.state_dir_fd, move->devices->config->name,
+				     &move->inventory, err);
+
+	if (code < 0)
+		return code;
+	vm_inventory_begin(move->inventory, VM_INVENTORY_DISK_MOVE, NULL, move->options.keep);
+	vm_inventory_paths(move->inventory, move->from, move->to);
+	for (uint32_t i = 0; i < files->own_count; i++)
+		vm_inventory_add(move->inventory, false, move->disk->place.store->path,
+				 files->own[i].name);
+	for (uint32_t i = 0; i < files->made_count; i++)
+		vm_inventory_add(move->inventory, true, move->place.store->path, files->made[i]);
+	return vm_inventory_write(move->inventory, err);
+}
+
+static void switched(void *context)
+{
+	struct vm_disk_move *move = context;
+
+	move->switched = true;
+}
+
+/* Not 0: a file of a move that came to nothing is still there. */
+static int is_made(void *context, const char *folder, const char *name)
+{
+	struct vm_disk_move *move = context;
+	struct base_io_loop *loop = disk_loop(move->disk->disk);
+	char part[STORE_NAME_BYTES];
+
+	(void)folder;
+	(void)snprintf(part, sizeof(part), "%s.incoming", name);
+	return disk_next_exists(move->place.store->store, loop, name, NULL) != 0 ||
+	       disk_next_exists(move->place.store->store, loop, part, NULL) != 0;
+}
+
+/* Not 0: an old image is still there, other than as it is to be. */
+static int is_left(void *context, const char *folder, const char *name)
+{
+	struct vm_disk_move *move = context;
+	struct store *store = move->disk->place.store->store;
+	struct base_io_loop *loop = disk_loop(move->disk->disk);
+	char away[STORE_NAME_BYTES];
+
+	(void)folder;
+	return disk_next_exists(store, loop, name, NULL) != 0 ||
+	       (!move->options.keep && vm_image_away_name(name, away, NULL) == 0 &&
+		disk_next_exists(store, loop, away, NULL) != 0);
+}
+
+/* What is still there stays recorded, for the next start. */
+static void over(void *context)
+{
+	struct vm_disk_move *move = context;
+	struct base_error why = { 0 };
+	bool all = vm_inventory_each(move->inventory, !move->switched,
+				     move->switched ? is_left : is_made, move) == 0;
+
+	if (all && vm_inventory_end(move->inventory, move->switched, &why) < 0)
+		base_log(BASE_LOG_WARNING, "vm.images-record", "vm=%s why=%s",
+			 move->devices->config->name, base_log_str(why.text));
+	vm_inventory_free(move->inventory);
+	move->inventory = NULL;
+}
+
 int vm_disk_move_run(struct vm_disk_move *move, struct vm_storage_move_report *ret_report,
 		     struct base_error *err)
 {
 	const struct vm_devices_options *devices = &move->devices->options;
+	const struct vm_storage_words words = {
+		.begins = begins, .switched = switched, .over = over, .context = move
+	};
 	const struct vm_storage_move_options options = {
 		.from = move->disk->place.store->store,
 		.disk = move->disk->disk,
@@ -156,6 +234,7 @@ int vm_disk_move_run(struct vm_disk_move *move, struct vm_storage_move_report *r
 		.keep = move->options.keep,
 		.bandwidth = move->options.bandwidth,
 		.view = move->options.view,
+		.words = move->options.state_dir_fd >= 0 ? &words : NULL,
 	};
 	int code = vm_storage_move(&options, ret_report, err);
 
@@ -183,5 +262,7 @@ const char *vm_disk_move_to(const struct vm_disk_move *move)
 
 void vm_disk_move_free(struct vm_disk_move *move)
 {
+	if (move != NULL)
+		vm_inventory_free(move->inventory);
 	free(move);
 }

@@ -21,6 +21,7 @@ struct vm_disk_move_options {
 	const char *to;               /* of the host: a folder that is there, or a file in one */
 	bool keep;                    /* the old images stay, as NAME.moved */
 	uint64_t bandwidth;           /* bytes a second; 0: no cap */
+	int state_dir_fd;             /* where it is recorded; -1: nowhere */
 	struct vm_storage_view *view; /* borrowed, outlives it; may be NULL */
 };
 

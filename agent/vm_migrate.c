@@ -44,6 +44,7 @@ void vm_move_free(struct vm_move *move)
 	mig_in_free(move->in);
 	vm_migrate_out_free(move->images_out);
 	vm_migrate_in_free(move->images_in);
+	vm_inventory_free(move->inventory);
 	free(move->plan);
 	free(move);
 }
@@ -63,6 +64,7 @@ static void *out_body(void *context)
 
 	move->end = mig_out_run(move->out, &move->findings, &move->err);
 	mig_out_report(move->out, &move->report);
+	vm_move_images_left(move);
 	atomic_store(&move->over, true);
 	move->options.news(move->options.context);
 	return NULL;

@@ -45,6 +45,7 @@ struct vm_move_options {
 	struct mig_host *host_moves;    /* what this host's moves share; NULL: nothing */
 	struct vm_move_gate *gate;      /* source */
 	int state_fd;                   /* a file in memory: the device state */
+	int state_dir_fd;               /* the state directory */
 	uint64_t epoch;                 /* of the VM here; 0: none that anybody keeps */
 	bool leash_bound;               /* to that epoch */
 	bool (*may_act)(void *context); /* the leash's gate; any thread */
@@ -62,6 +63,7 @@ struct vm_move_request {
 	uint64_t time_limit_ms; /* 0: none */
 	enum mig_late late;
 	bool disks_stay; /* both hosts see them: no image is sent */
+	bool keep;       /* the source's images stay, as NAME.moved */
 	enum mig_compress compress;
 	bool quick;         /* held first, moved as a whole: no goal, no time limit, no action */
 	bool verify;        /* docs/migrate/verify.md */

@@ -84,6 +84,8 @@ static int prepare_images(struct vm_move *move, const struct mig_plan *plan,
 		.store = vm_devices_store(move->options.devices),
 		.folder = "",
 		.plan = plan,
+		.making = vm_move_images_making,
+		.context = move,
 	};
 
 	if (plan->object_count == 1) {
@@ -214,6 +216,7 @@ static int run(void *vm, uint64_t epoch, struct base_error *err)
 	if (mig_register_runs(&move->keep, &why) < 0)
 		base_log(BASE_LOG_WARNING, "vm.move-record", "vm=%s why=%s",
 			 move->options.config->name, base_log_str(why.text));
+	vm_move_images_came(move);
 	return 0;
 }
 
@@ -225,6 +228,7 @@ static void release(void *vm)
 
 	vm_ahead_stop(base_take(&move->ahead));
 	vm_migrate_in_free(base_take(&move->images_in));
+	vm_move_images_gone(move);
 	if (atomic_load(&move->has_keep) && mig_register_leave(&move->keep, &why) < 0)
 		base_log(BASE_LOG_WARNING, "vm.move-record", "vm=%s why=%s",
 			 move->options.config->name, base_log_str(why.text));

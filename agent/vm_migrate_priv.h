@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "agent/vm_devices_move.h"
+#include "agent/vm_inventory.h"
 #include "agent/vm_migrate.h"
 #include "agent/vm_migrate_plan.h"
 
@@ -22,7 +23,8 @@ struct vm_move {
 	struct vm_move_options options;
 	uint64_t epoch; /* at the source; from 1 */
 	struct mig_keep keep;
-	atomic_bool has_keep; /* @keep is whole */
+	atomic_bool has_keep;           /* @keep is whole */
+	struct vm_inventory *inventory; /* the images, while it is under way; NULL: none */
 
 	/* Source. */
 	struct vm_move_request request;
@@ -51,6 +53,18 @@ struct vm_move {
 	struct vm_ahead *ahead;          /* NULL: memory is not populated now */
 	bool comes_paused;
 };
+
+/* --- vm_migrate_images.c --- */
+
+/* Source: the images that it will have left are recorded; and what becomes of them, once it is
+ * over. */
+BASE_MUST_CHECK int vm_move_images_leave(struct vm_move *move, struct base_error *err);
+void vm_move_images_left(struct vm_move *move);
+/* Destination: vm_migrate_in_options.making; then they are the VM's, or were removed. */
+BASE_MUST_CHECK int vm_move_images_making(void *context, const char *const *names, uint32_t count,
+					  struct base_error *err);
+void vm_move_images_came(struct vm_move *move);
+void vm_move_images_gone(struct vm_move *move);
 
 extern const struct mig_source_vm vm_move_source;           /* context: the move */
 extern const struct mig_destination_vm vm_move_destination; /* likewise */

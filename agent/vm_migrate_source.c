@@ -26,10 +26,12 @@ static int plan_images(struct vm_move *move, struct mig_plan *plan, struct base_
 {
 	struct vm_migrate_from disks[VM_DISKS_MAX];
 	uint32_t count = vm_devices_images(move->options.devices, disks);
+	int code = 0;
 
 	if (count == 0 || move->request.disks_stay)
 		return 0;
-	return vm_migrate_out_new(disks, count, plan, &move->images_out, err);
+	code = vm_migrate_out_new(disks, count, plan, &move->images_out, err);
+	return code == 0 ? vm_move_images_leave(move, err) : code;
 }
 
 /* For the destination, to touch it ahead; without it that is done when it comes. */

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -299,6 +300,7 @@ static void release(struct vm_worker *worker)
 	base_closep(&worker->state_dir_fd);
 	base_closep(&worker->signal_fd);
 	base_closep(&worker->kvm_fd);
+	free(worker->own_config);
 	(void)pthread_mutex_destroy(&worker->lock);
 }
 

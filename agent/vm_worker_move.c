@@ -57,6 +57,9 @@ int vm_worker_move_open(struct vm_worker *worker, struct base_error *err)
 	if (worker->state_dir_fd >= 0) {
 		code = mig_records_new(worker->state_dir_fd, NULL, &worker->records, err);
 		if (code == 0)
+			code = vm_worker_images_look(worker, err);
+		config = worker->config;
+		if (code == 0)
 			code = check_records(worker, err);
 	}
 	if (code < 0 || config->migrate == VM_SWITCH_OFF)
@@ -94,6 +97,7 @@ static struct vm_move_options move_options(struct vm_worker *worker)
 		.host_moves = worker->host_moves,
 		.gate = &worker->gate,
 		.state_fd = worker->move_state_fd,
+		.state_dir_fd = worker->state_dir_fd,
 		.epoch = worker->epoch,
 		.leash_bound = worker->config->leash_page_fd >= 0,
 		.may_act = vm_worker_may_act,
@@ -109,6 +113,7 @@ void vm_worker_move_free(struct vm_worker *worker)
 	vm_move_free(worker->arrival);
 	mig_host_free(worker->host_moves);
 	mig_records_free(worker->records);
+	worker->records = NULL;
 	base_closep(&worker->move_state_fd);
 	base_closep(&worker->listen_fd);
 }
@@ -255,6 +260,7 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 				  INT64_MAX, &move.bandwidth, err);
 	if (code == 0)
 		code = mode_arg(request, &move.quick, err);
+	move.keep = request->args[10].flag;
 	move.channel_count = (uint32_t)channels;
 	move.verify = request->args[9].given && request->args[9].flag;
 	if (code == 0)

@@ -2,8 +2,8 @@
 /*
  * The worker object, for the files that make it up: vm_worker.c (life), _start.c (opening),
  * _jobs.c (changes of the machine), _checkpoint.c, _events.c (what machine and leash report),
- * _move.c (migrations), _storage.c (disks that move), _commands.c (the table of commands),
- * _status.c (what it tells).
+ * _move.c (migrations), _storage.c (disks that move), _images.c (what a dead worker left),
+ * _commands.c (the table of commands), _status.c (what it tells).
  *
  * Owned by the loop's thread but for what says otherwise.
  */
@@ -100,6 +100,8 @@ struct vm_disk_moving {
 
 struct vm_worker {
 	const struct vm_config *config;
+	struct vm_config
+		*own_config; /* @config, where a disk is elsewhere; NULL: as it was given */
 
 	/* Opened at the start; -1 for what was not asked for. */
 	int kvm_fd;
@@ -222,6 +224,12 @@ extern const struct vm_job vm_job_time_sync;
 /* Holds have changed: the guest's silence counts, or does not.  Loop thread, so that what is told
  * last is true; waits for nobody. */
 void vm_worker_running(struct vm_worker *worker);
+
+/* --- vm_worker_images.c --- */
+
+/* Before the lock-down and before a disk is opened; there is a state directory.  -EPROTO, -EBADMSG
+ * nobody can say which image is a disk. */
+BASE_MUST_CHECK int vm_worker_images_look(struct vm_worker *worker, struct base_error *err);
 
 /* --- vm_worker_storage.c --- */
 

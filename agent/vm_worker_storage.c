@@ -163,6 +163,7 @@ static int run_begin(struct vm_job *job, struct base_error *err)
 		.to = job->request.args[2].text,
 		.keep = moving->keep,
 		.bandwidth = job->request.args[4].number,
+		.state_dir_fd = job->worker->state_dir_fd,
 		.view = &moving->view,
 	};
 

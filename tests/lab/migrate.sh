@@ -272,7 +272,7 @@ check migrate-disk-there-ends-here ends_with a 7
 check migrate-disk-there-goes-on goes_on b
 check migrate-disk-there-written written b
 check migrate-disk-there-verified verified b
-mv "$work/a/d.vhdx" "$work/a/old.vhdx"
+check migrate-disk-there-leaves-nothing test -z "$(find "$work/a" -name 'd.vhdx*')"
 incoming a
 # Quick: held, and moved as a whole in one round.
 check migrate-quick-has-no-goal fails ctl b migrate to="${address[a]}:7011" mode=quick downtime_ms=5

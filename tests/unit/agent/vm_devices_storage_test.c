@@ -2,6 +2,7 @@
 /* A disk of a VM's devices moves to another folder: where it is found from then on. */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,8 @@
 
 #include "agent/vm_devices_priv.h"
 #include "agent/vm_devices_storage.h"
+#include "agent/vm_inventory.h"
+#include "base/cleanup.h"
 #include "hypervisor/disk/disk_next.h"
 #include "hypervisor/disk/local_store.h"
 
@@ -22,6 +25,7 @@ static struct vm_disk disk;
 static struct base_io_loop *loop;
 static struct base_error err;
 static bool may;
+static int state_fd = -1;
 
 static bool may_submit(void *context)
 {
@@ -88,7 +92,9 @@ TestSuite(vm_devices_storage, .init = setup, .fini = teardown, .timeout = 60);
 
 static int move(uint32_t lun, const char *to)
 {
-	const struct vm_disk_move_options options = { .lun = lun, .to = to };
+	const struct vm_disk_move_options options = { .lun = lun,
+						      .to = to,
+						      .state_dir_fd = state_fd };
 	struct vm_storage_move_report report;
 	struct vm_disk_move *move = NULL;
 	int code = vm_disk_move_new(&devices, &options, &move, &err);
@@ -121,6 +127,33 @@ Test(vm_devices_storage, a_disk_is_where_it_has_moved)
 	cr_assert_arr_eq(sector, seen, 512);
 	cr_assert_eq(move(0, "/srv/one"), 0, "%s", err.text);
 	cr_assert_str_eq(disk.config.path, "/srv/one/a.vhdx");
+}
+
+Test(vm_devices_storage, where_a_disk_has_moved_is_recorded)
+{
+	BASE_CLOSE int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct vm_inventory *inventory = NULL;
+
+	state_fd = fd;
+	cr_assert_eq(disk_create(devices.stores[1].store, "a.vhdx", loop,
+				 &(struct disk_create_options){ .format = DISK_RAW,
+								.kind = DISK_DYNAMIC,
+								.size_bytes = 4096 },
+				 &err),
+		     0);
+	cr_assert_eq(move(0, "/srv/two"), -EINVAL, "it is there");
+	cr_assert_lt(faccessat(fd, "vm.images", F_OK, 0), 0);
+	may = false;
+	cr_assert_eq(move(0, "/srv/two/sub"), -EAGAIN, "no leash");
+	may = true;
+	cr_assert_lt(faccessat(fd, "vm.images", F_OK, 0), 0, "nothing of it is left");
+	cr_assert_eq(move(0, "/srv/two/b.vhdx"), 0, "%s", err.text);
+	cr_assert_str_eq(disk_name(disk.disk), "b.vhdx");
+	cr_assert_eq(vm_inventory_load(fd, "vm", &inventory, &err), 0, "%s", err.text);
+	cr_assert_str_eq(vm_inventory_where(inventory, "/srv/one/a.vhdx"), "/srv/two/b.vhdx");
+	vm_inventory_free(inventory);
+	cr_assert_eq(move(0, "/srv/two/c.raw"), -EINVAL, "it ends otherwise");
+	cr_assert_eq(move(0, "/srv/none/c.vhdx"), -ENOENT);
 }
 
 Test(vm_devices_storage, what_cannot_move_stays)
