@@ -284,7 +284,14 @@ check migrate-limits-of-the-host test -e /run/godwit/migrations/outgoing
 check migrate-limits-are-kept fails grep -q 'evt=vm.move-host-none' "$work/a/log" "$work/b/log"
 check migrate-disk-back-written written a
 check migrate-disk-back-verified verified a
+
+# The VM stays, its disk goes to another folder.
+mkdir "$work/a/new"
+check disk-move-moves ctl a disk-move lun=0 to="$work/a/new"
+check disk-move-goes-on written a
+check disk-move-is-there test -e "$work/a/new/d.vhdx" -a ! -e "$work/a/d.vhdx"
+check disk-move-verified verified a
 ctl a stop >/dev/null
 check migrate-disk-stops ends_with a 0
-check migrate-disk-is-whole "${GODWIT:-$(dirname "$worker")/godwit}" disk check "$work/a/d.vhdx"
+check migrate-disk-is-whole "${GODWIT:-$(dirname "$worker")/godwit}" disk check "$work/a/new/d.vhdx"
 checks_end
