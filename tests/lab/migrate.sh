@@ -153,6 +153,21 @@ fails() {
 	! "$@"
 }
 
+costs() { # the last move was verified: memory and disk were hashed on both sides, little of it in the pause
+	python3 - "$work/report" <<-'END'
+		import json, sys
+		report = json.load(open(sys.argv[1]))
+		report = report.get("result", report)
+		cost = report["verify"]
+		assert cost["verified"], cost
+		for side in ("", "there_"):
+		    assert cost[side + "bytes"] >= 32 << 20, cost
+		    assert cost[side + "running_ns"] > 0 and cost[side + "blackout_ns"] > 0, cost
+		    assert cost[side + "blackout_ns"] <= report["blackout_ns"], cost
+		print("verify:", cost, "blackout_ns:", report["blackout_ns"])
+	END
+}
+
 slow() { # a link over which a move takes a minute
 	ip netns exec gw-a tc qdisc replace dev gw-va root tbf rate 8mbit burst 64k latency 400ms
 }
@@ -267,7 +282,8 @@ fast
 check migrate-disk-cancelled-leaves-nothing test -z "$(find "$work/b" -name 'd.vhdx*')"
 check migrate-disk-cancelled-goes-on written a
 incoming b
-check migrate-disk-there moves a
+check migrate-disk-there moves a verify=true
+check migrate-disk-there-says-what-verifying-cost costs
 check migrate-disk-there-ends-here ends_with a 7
 check migrate-disk-there-goes-on goes_on b
 check migrate-disk-there-written written b

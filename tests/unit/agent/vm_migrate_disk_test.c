@@ -8,6 +8,7 @@
 
 #include "agent/vm_migrate_disk.h"
 #include "hypervisor/disk/disk_next.h"
+#include "migrate/mig_verify.h"
 #include "tests/support/alloc_fail.h"
 #include "tests/support/disk_lab.h"
 
@@ -178,6 +179,113 @@ static void move_whole(void)
 	cr_assert_eq(lab_write(disk, 3 * MIB, 8192, 3), 0);
 	cr_assert_eq(disk_do(disk, DISK_ZERO, MIB, NULL, 512, &err), 0);
 	cr_assert_eq(ferry(), 0, "%s", err.text);
+}
+
+/* --- what a verified move sees --- */
+
+/* The tree of all images at one side, as they read back. */
+static struct mig_verify *tree_of(bool source)
+{
+	static uint8_t memory[MIG_PAGE_BYTES];
+	struct mig_object objects[8];
+	struct mig_verify_options options = {
+		.memory = memory,
+		.objects = objects,
+		.object_count = plan.object_count,
+		.lane_count = 1,
+		.map = source ? vm_migrate_out_ops.map : vm_migrate_in_ops.map,
+		.read = source ? vm_migrate_out_ops.read : vm_migrate_in_ops.read,
+		.context = source ? (void *)out : (void *)in,
+	};
+	struct mig_verify *verify = NULL;
+
+	cr_assert_leq(plan.object_count, 8);
+	for (uint32_t i = 0; i < plan.object_count; i++)
+		objects[i] = plan.objects[i].object;
+	cr_assert_eq(mig_verify_new(&options, &verify, &err), 0, "%s", err.text);
+	mig_verify_round(verify, true, false);
+	cr_assert_eq(mig_verify_hash(verify, 0, &err), 0, "%s", err.text);
+	cr_assert_eq(mig_verify_settle(verify, &err), 0, "%s", err.text);
+	return verify;
+}
+
+/* Of which objects the trees differ: a bit each. */
+static uint32_t compare_trees(void)
+{
+	struct mig_verify *here = tree_of(true);
+	struct mig_verify *other = tree_of(false);
+	uint32_t differ = 0;
+
+	for (uint32_t i = 0; i < plan.object_count; i++) {
+		struct mig_digest one = mig_verify_root(here, (uint16_t)i);
+		struct mig_digest two = mig_verify_root(other, (uint16_t)i);
+
+		differ |= memcmp(&one, &two, sizeof(one)) != 0 ? 1u << i : 0;
+	}
+	mig_verify_free(here);
+	mig_verify_free(other);
+	return differ;
+}
+
+static void compare_moved(enum disk_format format)
+{
+	chain(format);
+	move_whole();
+	cr_assert_eq(plan.object_count, 3);
+	cr_assert_eq(compare_trees(), 0);
+	memset(buffer, 9, MIG_SECTOR_BYTES);
+	cr_assert_eq(vm_migrate_in_ops.write(in, 1, 6 * MIB / MIG_SECTOR_BYTES, buffer, 1, &err),
+		     0);
+	cr_assert_eq(compare_trees(), 1u << 1, "a sector of the top image");
+	cr_assert_eq(vm_migrate_in_ops.write(in, 2, 128, buffer, 1, &err), 0);
+	cr_assert_eq(compare_trees(), 3u << 1, "and one of its parent's file");
+}
+
+Test(vm_migrate_disk, images_read_back_as_they_were_vhdx)
+{
+	compare_moved(DISK_VHDX);
+}
+
+Test(vm_migrate_disk, images_read_back_as_they_were_vhd)
+{
+	compare_moved(DISK_VHD);
+}
+
+Test(vm_migrate_disk, images_read_back_as_they_were_raw)
+{
+	compare_moved(DISK_RAW);
+}
+
+/* A parent that the destination had already is read as well. */
+Test(vm_migrate_disk, a_file_that_is_there_is_compared)
+{
+	const struct store_open_options options = { .loop = lab.loop,
+						    .align_bytes = MIG_SECTOR_BYTES };
+	struct store_file *file = NULL;
+	uint64_t epoch = 0;
+
+	chain(DISK_VHDX);
+	move_whole();
+	cr_assert_eq(vm_migrate_in_finish(in, &err), 0, "%s", err.text);
+	vm_migrate_in_keep(in);
+	vm_migrate_in_free(in);
+	in = NULL;
+	cr_assert_eq(store_remove(there, "vm/top", &err), 0);
+	plan.flags |= MIG_PLAN_VERIFY;
+	cr_assert_eq(destination_new(), 0, "%s", err.text);
+	cr_assert_eq(findings.count, 0, "%s", findings.lines[0]);
+	cr_assert_eq(compare_trees() & 4u, 0);
+	vm_migrate_in_free(in);
+	in = NULL;
+	cr_assert_eq(store_open(there, "vm/base", &options, &file, &err), 0, "%s", err.text);
+	cr_assert_eq(store_acquire(file, STORE_EPOCH_NONE, NULL, &epoch, &err), 0);
+	memset(buffer, 7, MIG_SECTOR_BYTES);
+	cr_assert_eq(store_do(file, STORE_WRITE, 5 * MIB, buffer, MIG_SECTOR_BYTES, &err), 0, "%s",
+		     err.text);
+	store_close(file);
+	cr_assert_eq(destination_new(), 0, "%s", err.text);
+	cr_assert_eq(findings.count, 0, "%s", findings.lines[0]);
+	cr_assert_eq(compare_trees() & 4u, 4u, "its content is another");
 }
 
 /* --- what is written meanwhile --- */

@@ -50,8 +50,12 @@ static const struct place places[] = {
 	{ "a later chunk", 1, FAULT_FORTH, MIG_TYPE_CHUNK, 40 },
 	{ "first barrier", 1, FAULT_FORTH, MIG_TYPE_BARRIER, 0 },
 	{ "second barrier", 1, FAULT_FORTH, MIG_TYPE_BARRIER, 1 },
+	{ "sweep's barrier", 1, FAULT_FORTH, MIG_TYPE_BARRIER, 1 },
+	{ "roots", 0, FAULT_FORTH, MIG_TYPE_ROOTS, 0 },
+	{ "verified", 0, FAULT_BACK, MIG_TYPE_VERIFIED, 0 },
 };
-#define PLACES (sizeof(places) / sizeof(places[0]))
+#define PLACES          (sizeof(places) / sizeof(places[0]))
+#define VERIFIED_PLACES 3u /* the last ones are of a verified move */
 
 static struct mig_rig rig;
 static struct fault_proxy *proxies[PROXIES];
@@ -107,6 +111,7 @@ static void run_one(const struct place *place, const struct fault_rule *fault)
 	rig.in_options.give_up_ms = 2 * TIMEOUT_MS;
 	rig.out_options.timeout_ms = TIMEOUT_MS;
 	rig.out_options.channel_count = 2;
+	rig.out_options.verify = place >= &places[PLACES - VERIFIED_PLACES];
 	/* A guest that writes would race with the sender by design: TSan has one that does not. */
 #if !defined(__SANITIZE_THREAD__)
 	rig.source.writes = true;
