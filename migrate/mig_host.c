@@ -181,12 +181,18 @@ static void give(const struct side *side, uint32_t byte)
 	(void)fcntl(side->fd, F_OFD_SETLK, &lock);
 }
 
-/* Ours does not count. */
-static bool is_taken(const struct side *side, uint32_t byte)
+/* One of @count from @byte on.  Ours does not count. */
+static bool is_any_taken(const struct side *side, uint32_t byte, uint32_t count)
 {
 	struct flock lock = byte_lock(byte, F_WRLCK);
 
+	lock.l_len = count;
 	return fcntl(side->fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+}
+
+static bool is_taken(const struct side *side, uint32_t byte)
+{
+	return is_any_taken(side, byte, 1);
 }
 
 static int take_slot(struct side *side, struct base_error *err)
@@ -211,7 +217,8 @@ static int take_slot(struct side *side, struct base_error *err)
  * looks from the end on misses none. */
 static int join_line(struct side *side, struct base_error *err)
 {
-	uint32_t place = MIG_HOST_MOVES_MAX;
+	bool is_line = is_any_taken(side, FIRST_PLACE, MIG_HOST_MOVES_MAX);
+	uint32_t place = is_line ? MIG_HOST_MOVES_MAX : 0;
 
 	while (place > 0 && !is_taken(side, FIRST_PLACE + place - 1))
 		place--;

@@ -175,10 +175,11 @@ Test(mig_host_session, the_last_round_is_counted)
 	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);
 	struct mig_host *capped = host_new(1, cap);
 	struct mig_rate *rate = NULL;
+	atomic_bool at_once = true;
 
 	cr_assert_eq(mig_rate_new(0, &rate, &err), 0);
 	mig_rate_share(rate, capped);
-	mig_rate_wait(rate, cap * 2, &(atomic_bool){ true }); /* as such a round does */
+	mig_rate_wait(rate, cap * 2, &at_once); /* as such a round does */
 	cr_assert_gt(bandwidth_in_file(), begin_ns + BASE_NS_PER_SECOND);
 	mig_rate_free(rate);
 	mig_host_free(capped);

@@ -244,9 +244,10 @@ CANCEL(promise, "promise")
 Test(mig_quick, cancelled_while_it_waits_for_its_turn)
 {
 	struct mig_rate *rate = NULL;
+	atomic_bool at_once = true;
 
 	cr_assert_eq(mig_rate_new(MIG_RATE_MIN_BYTES_PER_S, &rate, &rig.err), 0);
-	mig_rate_wait(rate, 1ULL << 40, &(atomic_bool){ true }); /* somebody else's turn */
+	mig_rate_wait(rate, 1ULL << 40, &at_once); /* somebody else's turn */
 	rig.out_options.rate = rate;
 	cancel_at = "touched";
 	mig_rig_begin(&rig);

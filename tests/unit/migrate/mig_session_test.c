@@ -156,9 +156,10 @@ Test(mig_session, moves_compressed)
 Test(mig_session, a_cap_does_not_hold_up_a_cancel)
 {
 	struct mig_rate *rate = NULL;
+	atomic_bool at_once = true;
 
 	cr_assert_eq(mig_rate_new(MIG_RATE_MIN_BYTES_PER_S, &rate, &rig.err), 0);
-	mig_rate_wait(rate, 1ULL << 40, &(atomic_bool){ true }); /* somebody else's turn */
+	mig_rate_wait(rate, 1ULL << 40, &at_once); /* somebody else's turn */
 	rig.out_options.rate = rate;
 	mig_rig_begin(&rig);
 	cancel_at = "track";
