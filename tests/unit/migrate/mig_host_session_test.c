@@ -210,3 +210,55 @@ Test(mig_host_session, moves_under_the_cap_of_the_host)
 	mig_rate_free(rate);
 	mig_host_free(capped);
 }
+
+static void *finish_other(void *context)
+{
+	struct mig_rig *second = context;
+
+	if (mig_rig_finish(second) != MIG_OUT_MOVED)
+		base_bug("the second: %s", second->err.text);
+	return NULL;
+}
+
+/* Two workers, one cap: not before all but the burst and the newest post could go. */
+Test(mig_host_session, two_at_once_share_the_cap_of_the_host)
+{
+	static struct mig_rig second;
+	struct mig_rig *rigs[2] = { &rig, &second };
+	const uint64_t cap = 16ULL << 20;
+	struct mig_host *capped[2];
+	struct mig_rate *rates[2];
+	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);
+	uint64_t bytes = 0;
+
+	mig_rig_init(&second);
+	for (int i = 0; i < 2; i++) {
+		capped[i] = host_new(2, cap);
+		cr_assert_eq(mig_rate_new(0, &rates[i], &err), 0);
+		mig_rate_share(rates[i], capped[i]);
+		rigs[i]->out_options.rate = rates[i];
+		rigs[i]->out_options.host = capped[i];
+		rigs[i]->out_options.quick = true;
+		mig_rig_begin(rigs[i]);
+	}
+	if (base_thread_start(&helper, "second", finish_other, &second, &err) < 0)
+		base_bug("second: %s", err.text);
+	cr_assert_eq(mig_rig_finish(&rig), MIG_OUT_MOVED, "%s", rig.err.text);
+	base_thread_join(helper);
+	for (int i = 0; i < 2; i++) {
+		struct mig_out_report report;
+
+		mig_out_report(rigs[i]->out, &report);
+		bytes += report.page_count * MIG_PAGE_BYTES;
+		mig_fake_vm_wait_checked(&rigs[i]->destination);
+	}
+	cr_assert_gt(bytes, cap / 10 + 4 * MIG_SPAN_BYTES);
+	bytes -= cap / 10 + 2 * MIG_SPAN_BYTES;
+	cr_assert_geq(base_clock_boot_ns(&base_clock_system) - begin_ns,
+		      bytes * BASE_NS_PER_SECOND / cap);
+	mig_rig_fini(&second);
+	for (int i = 0; i < 2; i++) {
+		mig_rate_free(rates[i]);
+		mig_host_free(capped[i]);
+	}
+}
