@@ -159,6 +159,8 @@ void mig_pace_skip(struct mig_pace *pace, uint64_t now_ns, uint64_t sent_bytes, 
 	pace->round_ns = now_ns;
 	pace->sent_bytes = plus(pace->sent_bytes, sent_bytes);
 	pace->left_bytes = left_bytes;
+	pace->seen_bytes = 0; /* the rate stays until the next round shows its own */
+	pace->seen_ns = 0;
 	pace->best_left_bytes = UINT64_MAX;
 	pace->rounds_without_gain = 0;
 	pace->gain_ns = now_ns;

@@ -79,8 +79,9 @@ struct mig_pace mig_pace_begin(const struct mig_pace_options *options, uint64_t 
 enum mig_pace_step mig_pace_next(struct mig_pace *pace, uint64_t now_ns, uint64_t sent_bytes,
 				 uint64_t took_ns, uint64_t left_bytes);
 
-/* The same where the round did more than send: it says nothing of the rate, and the way to the
- * pause begins anew from what the harvest names. */
+/* The same where the round did more than send, and those that come do more than those before: it
+ * says nothing of the rate, the next one says all, and the way to the pause begins anew from what
+ * the harvest names. */
 void mig_pace_skip(struct mig_pace *pace, uint64_t now_ns, uint64_t sent_bytes,
 		   uint64_t left_bytes);
 

@@ -332,6 +332,23 @@ Test(mig_pace, small_rounds_hardly_move_the_rate)
 	cr_assert_lt(pace.rate_bytes_per_s, before / 4);
 }
 
+/* The sweep of a verified move: rounds behind it hash what they send. */
+Test(mig_pace, behind_a_round_that_did_more_the_rate_is_learned_anew)
+{
+	const struct mig_pace_options options = { .downtime_goal_ns = SEC / 100 };
+	struct mig_pace pace = mig_pace_begin(&options, SEC, 1000 * MIB);
+
+	cr_assert_eq(mig_pace_next(&pace, 2 * SEC, 1000 * MIB, SEC, 1 * MIB), MIG_PACE_SWITCH);
+	cr_assert_eq(pace.rate_bytes_per_s, 1000 * MIB);
+	mig_pace_skip(&pace, 9 * SEC, 1 * MIB, 80 * MIB);
+	cr_assert_eq(pace.rate_bytes_per_s, 1000 * MIB);
+	cr_assert_eq(mig_pace_next(&pace, 10 * SEC, 80 * MIB, SEC, 2 * MIB), MIG_PACE_ROUND,
+		     "2 MiB take 25 ms now");
+	cr_assert_eq(pace.rate_bytes_per_s, 80 * MIB);
+	cr_assert_eq(pace.rounds_without_gain, 0, "gains are counted from the sweep on");
+	cr_assert_eq(mig_pace_next(&pace, 11 * SEC, 8 * MIB, SEC / 10, MIB / 10), MIG_PACE_SWITCH);
+}
+
 Test(mig_pace, view_of_an_idle_guest_goes_evenly)
 {
 	struct mig_pace pace = mig_pace_begin(&ten_ms, 0, 10 * GIB);
