@@ -51,7 +51,9 @@ struct mig_in {
 	struct mig_sealed sealed;
 	struct mig_verify *verify; /* NULL: not verified; set under lock */
 	struct mig_digest *roots;  /* the source's; the receiver's, the runner's from SEALED on */
-	bool sweeps, swept;        /* the round under way, or one up to it */
+	bool sweeps, swept;        /* the round under way, or one up to it; the receiver's, and the
+				    * data channels' before the round is reported */
+	atomic_uint hashed_from;   /* number + 1 of the sweep; 0: not yet */
 	atomic_uint round_open;    /* number + 1 of the round whose chunks may come; 0: none */
 
 	pthread_mutex_t control_lock; /* the control channel's life; nothing but a send under it */

@@ -43,6 +43,8 @@ int mig_in_verify_begin(struct mig_in *in, const struct mig_round *round, struct
 					      : "is the last, and there was no sweep");
 	mig_verify_round(in->verify, round->sweep, round->last);
 	in->sweeps = round->sweep;
+	if (round->sweep)
+		atomic_store(&in->hashed_from, round->number + 1);
 	in->swept = in->swept || round->sweep;
 	return 0;
 }
@@ -76,12 +78,20 @@ static bool is_last_lane(struct mig_in *in)
 	return true;
 }
 
+/* A thread may come here when the others have begun the next round, which may be the sweep. */
+static bool is_hashed(struct mig_in *in, uint32_t number)
+{
+	uint32_t from = atomic_load(&in->hashed_from);
+
+	return from != 0 && number + 1 >= from;
+}
+
 int mig_in_verify_hash(struct mig_in *in, uint32_t lane, uint32_t number, bool all_there,
 		       struct base_error *err)
 {
 	int r = 0;
 
-	if (in->verify == NULL || !in->swept)
+	if (in->verify == NULL || !is_hashed(in, number))
 		return all_there ? 1 : 0;
 	if (all_there)
 		open_hashing(in, number);
