@@ -18,7 +18,8 @@
 #include "hypervisor/disk/disk_move.h"
 
 #define LEFT_BYTES_DEFAULT  (1ULL << 20)
-#define ROUNDS_WITHOUT_GAIN 3u
+#define LAST_ROUND_PER_S    20u /* what is copied in a twentieth of a second may wait for the end */
+#define ROUNDS_WITHOUT_GAIN 2u
 
 struct moving {
 	const struct vm_storage_move_options *options;
@@ -199,11 +200,21 @@ static bool is_cancelled(const struct moving *moving, uint64_t left_bytes)
 		options->progress(options->context, sent_bytes(moving), left_bytes) != 0);
 }
 
+/* How much may be left when the guest's requests are held. */
+static uint64_t enough_bytes(const struct moving *moving, uint64_t begin_ns)
+{
+	uint64_t took_ms = (base_clock_boot_ns(&base_clock_system) - begin_ns) / BASE_NS_PER_MS + 1;
+	uint64_t last = atomic_load(&moving->view->done_bytes) / took_ms * 1000 / LAST_ROUND_PER_S;
+
+	if (moving->options->left_bytes != 0)
+		return moving->options->left_bytes;
+	return last > LEFT_BYTES_DEFAULT ? last : LEFT_BYTES_DEFAULT;
+}
+
 /* Until little is left, or what is left does not get less. */
 static int converge(struct moving *moving, struct base_error *err)
 {
-	const struct vm_storage_move_options *options = moving->options;
-	uint64_t enough = options->left_bytes != 0 ? options->left_bytes : LEFT_BYTES_DEFAULT;
+	uint64_t begin_ns = base_clock_boot_ns(&base_clock_system);
 	uint64_t best = UINT64_MAX;
 	uint32_t without_gain = 0;
 
@@ -218,7 +229,7 @@ static int converge(struct moving *moving, struct base_error *err)
 		without_gain = left < best ? 0 : without_gain + 1;
 		best = left < best ? left : best;
 		if (moving->report.rounds > 0 &&
-		    (left <= enough || without_gain >= ROUNDS_WITHOUT_GAIN))
+		    (left <= enough_bytes(moving, begin_ns) || without_gain >= ROUNDS_WITHOUT_GAIN))
 			return 0;
 		code = vm_storage_copy_round(moving->copy, false, err);
 		if (code == 0)

@@ -39,7 +39,8 @@ struct vm_storage_move_options {
 	struct store_gate gate; /* the worker's leash: closed, nothing is switched */
 	bool keep;              /* the old images stay, as NAME.moved */
 	uint64_t bandwidth;     /* bytes a second until the guest's requests are held; 0: no cap */
-	/* Hold the guest's requests when so much is left, or when less does not come; 0: 1 MiB. */
+	/* Hold the guest's requests when so much is left, or when less does not come; 0: what is
+	 * copied in 50 ms, 1 MiB at least. */
 	uint64_t left_bytes;
 	struct vm_storage_view *view;         /* told, and asked whether to go on; may be NULL */
 	const struct vm_storage_words *words; /* may be NULL */

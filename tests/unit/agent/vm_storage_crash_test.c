@@ -19,6 +19,7 @@
 #define SIZE       (8 * MIB)
 #define AREA       MIB /* where the guest writes its versions */
 #define AREA_BYTES 16384u
+#define PLACES     (2 * MIB)
 #define CALLS_MAX  64u
 #define NEVER      UINT64_MAX
 
@@ -68,6 +69,8 @@ static int progress(void *context, uint64_t sent_bytes, uint64_t left_bytes)
 	(void)sent_bytes;
 	(void)left_bytes;
 	guest_writes();
+	/* And once to a place where it did not write before. */
+	cr_assert_eq(lab_write(disk, PLACES + calls * MIG_GRANULE_BYTES, 4096, 5), 0);
 	if (calls % 2 == 0)
 		guest_flushes();
 	return ++calls == cancel_at;
@@ -232,6 +235,10 @@ Test(vm_storage_crash, the_old_images_are_gone_and_what_others_use_is_not)
 	make_chain();
 	cr_assert_eq(move(false, &report), 0, "%s", err.text);
 	cr_assert_str_eq(report.name, "b/top.vhdx");
+	cr_assert_geq(calls, 2);
+	for (uint32_t i = 0; i < calls; i++)
+		cr_assert_eq(lab_verify(disk, PLACES + i * MIG_GRANULE_BYTES, 4096, 5), 0,
+			     "written before round %u", i);
 	cr_assert_eq(files_in("a"), 1, "the base");
 	cr_assert(is_there(lab.store, "a/base.vhdx"));
 	cr_assert(is_there(lab.store, "b/base.vhdx") && is_there(lab.store, "b/old.vhdx"));
