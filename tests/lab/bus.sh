@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
-# bus.sh [BOOTS]: the unmodified Debian kernel boots with 1, 2 and 4 vCPUs, BOOTS times each (2), on a
+# bus.sh [BOOTS]: the unmodified Debian kernel boots with 1, 2 and 4 vCPUs, BOOTS times each (1), on a
 # VHDX on the storage service and a network card in a bridge; disk and network are used, the guest's
 # heartbeat is seen, and it is shut down from outside. Before that one is saved and restored twice (in a
 # long run three times) under load. On the host it starts a lab node for that; in a node it does it. A
@@ -9,7 +9,7 @@ set -u
 # shellcheck source=lab_lib.sh source-path=SCRIPTDIR
 . "$(dirname "$(readlink -f "$0")")/lab_lib.sh"
 
-boots=${1:-2}
+boots=${1:-1}
 GODWIT_VM=$(readlink -f "${GODWIT_VM:-/nonexistent}")
 GODWIT=${GODWIT:-$(dirname "$GODWIT_VM")/godwit}
 export GODWIT_VM GODWIT
