@@ -11,6 +11,7 @@
 
 #include "agent/vm_migrate_disk_priv.h"
 #include "base/cleanup.h"
+#include "hypervisor/disk/disk_move.h"
 #include "hypervisor/disk/disk_next.h"
 
 #define SPAN_SECTORS (MIG_SPAN_BYTES / MIG_SECTOR_BYTES)
@@ -218,6 +219,22 @@ int vm_migrate_do(struct disk *disk, struct disk_request *request, struct base_e
 			       waiting.result == -EBADMSG ? disk_damage(disk) : "");
 }
 
+int vm_migrate_read(struct disk *disk, bool held, uint64_t sector, uint8_t *to, uint32_t count,
+		    struct base_error *err)
+{
+	struct iovec iov = { .iov_len = (size_t)count * MIG_SECTOR_BYTES };
+	struct disk_request request = {
+		.op = DISK_READ,
+		.offset_bytes = sector * MIG_SECTOR_BYTES,
+		.length_bytes = iov.iov_len,
+		.iov = &iov,
+		.iov_count = 1,
+	};
+
+	iov.iov_base = to;
+	return held ? disk_do_held(disk, &request, err) : vm_migrate_do(disk, &request, err);
+}
+
 static struct incoming *image_of(struct vm_migrate_in *in, uint16_t object)
 {
 	base_assert(object > 0 && object <= in->count);
@@ -308,18 +325,7 @@ static int op_map(void *context, uint16_t object, struct mig_map *map, struct ba
 static int op_read(void *context, uint16_t object, uint64_t sector, uint8_t *to, uint32_t count,
 		   struct base_error *err)
 {
-	const struct incoming *image = image_of(context, object);
-	struct iovec iov = { .iov_len = (size_t)count * MIG_SECTOR_BYTES };
-	struct disk_request request = {
-		.op = DISK_READ,
-		.offset_bytes = sector * MIG_SECTOR_BYTES,
-		.length_bytes = iov.iov_len,
-		.iov = &iov,
-		.iov_count = 1,
-	};
-
-	iov.iov_base = to;
-	return vm_migrate_do(image->disk, &request, err);
+	return vm_migrate_read(image_of(context, object)->disk, false, sector, to, count, err);
 }
 
 const struct mig_disk_ops vm_migrate_in_ops = {

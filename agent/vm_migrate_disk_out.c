@@ -523,18 +523,8 @@ static int op_read(void *context, uint16_t number, uint64_t sector, uint8_t *to,
 		   struct base_error *err)
 {
 	const struct object *object = object_of(context, number);
-	struct iovec iov = { .iov_len = (size_t)count * MIG_SECTOR_BYTES };
-	struct disk_request request = {
-		.op = DISK_READ,
-		.offset_bytes = sector * MIG_SECTOR_BYTES,
-		.length_bytes = iov.iov_len,
-		.iov = &iov,
-		.iov_count = 1,
-	};
 
-	iov.iov_base = to;
-	return object->held ? disk_do_held(object->disk, &request, err)
-			    : vm_migrate_do(object->disk, &request, err);
+	return vm_migrate_read(object->disk, object->held, sector, to, count, err);
 }
 
 const struct mig_image_ops vm_migrate_out_ops = {

@@ -38,6 +38,10 @@ struct vm_migrate_in {
 BASE_MUST_CHECK int vm_migrate_do(struct disk *disk, struct disk_request *request,
 				  struct base_error *err);
 
+/* Sectors of @disk; @held: past what waits at it (disk_move()).  Likewise. */
+BASE_MUST_CHECK int vm_migrate_read(struct disk *disk, bool held, uint64_t sector, uint8_t *to,
+				    uint32_t count, struct base_error *err);
+
 /* To read a file that has its final name; @alone: without its parents. */
 BASE_MUST_CHECK int vm_migrate_in_open(const struct vm_migrate_in *in, const struct incoming *image,
 				       bool alone, struct disk **ret_disk, struct base_error *err);

@@ -6,30 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/bytes.h"
 #include "base/crc32c.h"
 
-#define SPAN_SECTORS   (MIG_SPAN_BYTES / MIG_SECTOR_BYTES)
-#define SPAN_GRANULES  (MIG_SPAN_BYTES / MIG_GRANULE_BYTES)
-#define SPAN_MASK      ((1u << SPAN_GRANULES) - 1)
-#define SPANS_PER_WORD (64u / SPAN_GRANULES)
-#define NO_SPAN        UINT64_MAX
-#define MAP_SECTORS    (128ULL * SPAN_SECTORS) /* asked of a map at a time */
-#define BUFFER_ALIGN   4096u                   /* of any store */
-
-struct object {
-	uint64_t sector_count;
-	uint64_t first_word; /* of its bits; they begin with a word */
-};
+#define SPAN_SECTORS (MIG_SPAN_BYTES / MIG_SECTOR_BYTES)
+#define BUFFER_ALIGN 4096u /* of any store */
 
 struct mig_image {
 	const struct mig_image_ops *ops;
 	void *context;
-	struct object *objects; /* [object_count + 1]: the last one says where the bits end */
-	uint32_t object_count;
+	struct mig_granules granules; /* to be sent */
 	uint32_t channel_count;
-	uint64_t *dirty; /* of all objects; spans are numbered through them */
-	bool is_first;   /* no harvest yet */
+	bool is_first; /* no harvest yet */
 	uint8_t *buffers[MIG_CHANNELS_MAX + 1];
 
 	uint32_t round;
@@ -47,38 +34,20 @@ struct sending {
 	struct mig_image *image;
 	struct mig_link *link;
 	uint8_t *buffer;
-	uint16_t object;
-	uint64_t span_first; /* sector */
+	struct mig_granules_span span;
 	uint32_t chunk_count;
-	/* What was seen last, over several spans.  It may be older than a write, but never than the
-	 * harvest of this round: that write is in the next one. */
-	struct mig_map map;
-	uint16_t map_object; /* 0: none */
-	uint32_t map_run;    /* that was used last */
+	/* Kept over several spans.  It may be older than a write, but never than the harvest of
+	 * this round: that write is in the next one. */
+	struct mig_map_cursor cursor;
 };
-
-static uint64_t words_of(uint64_t sector_count)
-{
-	return sector_count / (64u * (uint64_t)MIG_GRANULE_SECTORS) + 1;
-}
 
 static int tables_new(struct mig_image *image, const struct mig_image_options *options)
 {
-	uint64_t words = 0;
+	uint64_t counts[MIG_OBJECTS_MAX];
 
-	image->objects = calloc((size_t)options->object_count + 1, sizeof(*image->objects));
-	if (image->objects == NULL)
-		return -ENOMEM;
-	for (uint32_t i = 1; i < options->object_count; i++) {
-		image->objects[i] = (struct object){
-			.sector_count = options->objects[i].unit_count,
-			.first_word = words,
-		};
-		words += words_of(options->objects[i].unit_count);
-	}
-	image->objects[options->object_count].first_word = words;
-	image->dirty = calloc(words + 1, sizeof(*image->dirty));
-	if (image->dirty == NULL)
+	for (uint32_t i = 1; i < options->object_count; i++)
+		counts[i] = options->objects[i].unit_count;
+	if (mig_granules_init(&image->granules, counts, options->object_count) < 0)
 		return -ENOMEM;
 	for (uint32_t i = 1; i <= options->channel_count; i++) {
 		image->buffers[i] = aligned_alloc(BUFFER_ALIGN, MIG_SPAN_BYTES);
@@ -99,7 +68,6 @@ int mig_image_new(const struct mig_image_options *options, struct mig_image **re
 		return base_fail(err, -ENOMEM, "migration: images");
 	image->ops = options->ops;
 	image->context = options->context;
-	image->object_count = options->object_count;
 	image->channel_count = options->channel_count;
 	image->is_first = true;
 	if (tables_new(image, options) < 0) {
@@ -117,8 +85,7 @@ void mig_image_free(struct mig_image *image)
 		return;
 	for (uint32_t i = 1; i <= image->channel_count; i++)
 		free(image->buffers[i]);
-	free(image->objects);
-	free(image->dirty);
+	mig_granules_fini(&image->granules);
 	free(image);
 }
 
@@ -134,70 +101,23 @@ struct mig_image_counts mig_image_counts(const struct mig_image *image)
 
 /* --- what to send --- */
 
-static uint64_t word_count(const struct mig_image *image)
-{
-	return image->objects[image->object_count].first_word;
-}
-
 int mig_image_harvest(struct mig_image *image, uint64_t *ret_bytes, struct base_error *err)
 {
-	uint64_t granules = 0;
-
-	for (uint32_t i = 1; i < image->object_count; i++) {
+	for (uint32_t i = 1; i < image->granules.object_count; i++) {
 		int r = image->ops->harvest(image->context, (uint16_t)i, image->is_first,
-					    image->dirty + image->objects[i].first_word, err);
+					    mig_granules_bits(&image->granules, (uint16_t)i), err);
 
 		if (r < 0)
 			return r;
 	}
 	image->is_first = false;
-	for (uint64_t word = 0; word < word_count(image); word++)
-		granules += (uint64_t)__builtin_popcountll(image->dirty[word]);
-	*ret_bytes = granules * MIG_GRANULE_BYTES;
+	*ret_bytes = mig_granules_bytes(&image->granules);
 	return 0;
 }
 
 const uint64_t *mig_image_dirty(const struct mig_image *image, uint16_t object)
 {
-	base_assert(object > 0 && object < image->object_count);
-	return image->dirty + image->objects[object].first_word;
-}
-
-static uint32_t span_bits(const struct mig_image *image, uint64_t span)
-{
-	return (uint32_t)(image->dirty[span / SPANS_PER_WORD] >>
-			  span % SPANS_PER_WORD * SPAN_GRANULES) &
-	       SPAN_MASK;
-}
-
-/* The first span from @span on with something to send. */
-static uint64_t find_span(const struct mig_image *image, uint64_t span)
-{
-	uint64_t end = word_count(image) * SPANS_PER_WORD;
-
-	while (span < end) {
-		if (span % SPANS_PER_WORD == 0 && image->dirty[span / SPANS_PER_WORD] == 0)
-			span += SPANS_PER_WORD;
-		else if (span_bits(image, span) == 0)
-			span++;
-		else
-			return span;
-	}
-	return NO_SPAN;
-}
-
-/* The last round: one that no other channel has taken. */
-static uint64_t take_span(struct mig_image *image)
-{
-	uint_fast64_t from = atomic_load(&image->next_span);
-	uint64_t span = 0;
-
-	do {
-		span = find_span(image, from);
-		if (span == NO_SPAN)
-			return NO_SPAN;
-	} while (!atomic_compare_exchange_weak(&image->next_span, &from, span + 1));
-	return span;
+	return mig_granules_bits(&image->granules, object);
 }
 
 /* --- chunks --- */
@@ -207,11 +127,11 @@ static int send_chunk(struct sending *sending, enum mig_chunk_kind kind, uint64_
 {
 	struct mig_image *image = sending->image;
 	uint32_t size_bytes = count * MIG_SECTOR_BYTES;
-	uint64_t offset_bytes = (first - sending->span_first) * MIG_SECTOR_BYTES;
+	uint64_t offset_bytes = (first - sending->span.first) * MIG_SECTOR_BYTES;
 	uint8_t bytes[MIG_CHUNK_BYTES];
 	struct mig_chunk chunk = {
 		.kind = kind,
-		.object = sending->object,
+		.object = sending->span.object,
 		.round = image->round,
 		.first = first,
 		.count = count,
@@ -243,39 +163,22 @@ static int send_chunk(struct sending *sending, enum mig_chunk_kind kind, uint64_
 	return 0;
 }
 
-/* From @first on: sectors up to the next granule's begin, or to @end. */
-static uint32_t granule_rest(uint64_t first, uint64_t end)
-{
-	uint64_t next = first - first % MIG_GRANULE_SECTORS + MIG_GRANULE_SECTORS;
-
-	return (uint32_t)((next < end ? next : end) - first);
-}
-
-static bool is_zero(const struct sending *sending, uint64_t first, uint32_t count)
-{
-	return base_is_zero(sending->buffer + (first - sending->span_first) * MIG_SECTOR_BYTES,
-			    (size_t)count * MIG_SECTOR_BYTES);
-}
-
 /* What was read: runs of granules that are all zero or all not. */
 static int send_data(struct sending *sending, uint64_t first, uint32_t count,
 		     struct base_error *err)
 {
 	struct mig_image *image = sending->image;
 	uint64_t end = first + count;
-	int r = image->ops->read(image->context, sending->object, first,
-				 sending->buffer + (first - sending->span_first) * MIG_SECTOR_BYTES,
-				 count, err);
+	uint8_t *bytes = sending->buffer + (first - sending->span.first) * MIG_SECTOR_BYTES;
+	int r = image->ops->read(image->context, sending->span.object, first, bytes, count, err);
 
 	while (r == 0 && first < end) {
-		bool zero = is_zero(sending, first, granule_rest(first, end));
-		uint64_t at = first;
+		bool zero = false;
+		uint64_t at = mig_granules_alike(bytes, first, end, &zero);
 
-		do {
-			at += granule_rest(at, end);
-		} while (at < end && is_zero(sending, at, granule_rest(at, end)) == zero);
 		r = send_chunk(sending, zero ? MIG_CHUNK_CLEAR : MIG_CHUNK_BLOCKS, first,
 			       (uint32_t)(at - first), err);
+		bytes += (at - first) * MIG_SECTOR_BYTES;
 		first = at;
 	}
 	return r;
@@ -299,62 +202,19 @@ static int send_run(struct sending *sending, const struct mig_run *run, struct b
 	}
 }
 
-/* The run that @sector is in, of what was seen; NULL: it has to be looked at. */
-static const struct mig_run *seen_run(struct sending *sending, uint64_t sector)
-{
-	const struct mig_map *map = &sending->map;
-
-	if (sending->map_object != sending->object)
-		return NULL;
-	for (uint32_t i = sending->map_run; i < map->run_count; i++)
-		if (sector >= map->runs[i].first &&
-		    sector - map->runs[i].first < map->runs[i].count) {
-			sending->map_run = i;
-			return &map->runs[i];
-		}
-	return NULL;
-}
-
-static int look(struct sending *sending, uint64_t sector, struct base_error *err)
-{
-	struct mig_image *image = sending->image;
-	uint64_t left = image->objects[sending->object].sector_count - sector;
-	struct mig_map *map = &sending->map;
-	int r = 0;
-
-	map->first = sector;
-	map->count = (uint32_t)(left < MAP_SECTORS ? left : MAP_SECTORS);
-	map->run_count = 0;
-	sending->map_run = 0;
-	sending->map_object = 0;
-	r = image->ops->map(image->context, sending->object, map, err);
-	if (r < 0)
-		return r;
-	base_assert(map->run_count > 0 && map->run_count <= MIG_RUNS_MAX &&
-		    map->runs[0].first == sector);
-	sending->map_object = sending->object;
-	return 0;
-}
-
 static int send_range(struct sending *sending, uint64_t first, uint64_t end, struct base_error *err)
 {
-	while (first < end) {
-		const struct mig_run *seen = seen_run(sending, first);
-		struct mig_run run;
-		int r = 0;
+	const struct mig_mapped mapped = { .map = sending->image->ops->map,
+					   .context = sending->image->context,
+					   .object = sending->span.object,
+					   .sector_count = sending->span.limit };
 
-		if (seen == NULL)
-			r = look(sending, first, err);
-		if (r < 0)
-			return r;
-		if (seen == NULL)
-			seen = seen_run(sending, first);
-		base_assert(seen != NULL);
-		run = (struct mig_run){ .first = first, .kind = seen->kind };
-		run.count = (uint32_t)(seen->first + seen->count < end
-					       ? seen->first + seen->count - first
-					       : end - first);
-		r = send_run(sending, &run, err);
+	while (first < end) {
+		struct mig_run run;
+		int r = mig_map_part(&sending->cursor, &mapped, first, end, &run, err);
+
+		if (r == 0)
+			r = send_run(sending, &run, err);
 		if (r < 0)
 			return r;
 		first += run.count;
@@ -363,27 +223,17 @@ static int send_range(struct sending *sending, uint64_t first, uint64_t end, str
 }
 
 /* Runs of granules that were written. */
-static int send_span(struct sending *sending, uint32_t bits, struct base_error *err)
+static int send_span(struct sending *sending, struct base_error *err)
 {
-	uint64_t limit = sending->image->objects[sending->object].sector_count;
+	uint32_t granule = 0;
+	uint64_t first = 0;
+	uint64_t end = 0;
 
-	for (uint32_t granule = 0; granule < SPAN_GRANULES;) {
-		uint32_t end = granule;
-		uint64_t first = sending->span_first + (uint64_t)granule * MIG_GRANULE_SECTORS;
-		uint64_t stop = 0;
-		int r = 0;
+	while (mig_granules_run(&sending->span, &granule, &first, &end)) {
+		int r = send_range(sending, first, end, err);
 
-		while (end < SPAN_GRANULES && (bits & 1u << end) != 0)
-			end++;
-		if (end == granule) {
-			granule++;
-			continue;
-		}
-		stop = sending->span_first + (uint64_t)end * MIG_GRANULE_SECTORS;
-		r = send_range(sending, first, stop < limit ? stop : limit, err);
 		if (r < 0)
 			return r;
-		granule = end;
 	}
 	return 0;
 }
@@ -399,41 +249,35 @@ void mig_image_begin(struct mig_image *image, uint32_t round, bool last)
 
 void mig_image_end(struct mig_image *image)
 {
-	memset(image->dirty, 0, word_count(image) * sizeof(*image->dirty));
+	mig_granules_clear(&image->granules);
 }
 
-/* The object of @span, not before @from. */
-static uint16_t object_at(const struct mig_image *image, uint64_t span, uint16_t from)
+static uint64_t next_span(struct mig_image *image, uint64_t span)
 {
-	uint16_t object = from;
-
-	while (span >= image->objects[object + 1].first_word * SPANS_PER_WORD)
-		object++;
-	return object;
+	return image->last ? mig_granules_take(&image->granules, &image->next_span)
+			   : mig_granules_find(&image->granules, span);
 }
 
 int mig_image_send(struct mig_image *image, uint32_t channel, struct mig_link *link,
 		   const atomic_bool *stop, struct base_error *err)
 {
 	struct sending sending = {
-		.image = image, .link = link, .buffer = image->buffers[channel], .object = 1
+		.image = image, .link = link, .buffer = image->buffers[channel], .span.object = 1
 	};
-	uint64_t span = image->last ? take_span(image) : find_span(image, 0);
+	uint64_t span = next_span(image, 0);
 
-	while (span != NO_SPAN && !atomic_load(stop)) {
+	while (span != MIG_NO_SPAN && !atomic_load(stop)) {
 		int r = 0;
 
-		sending.object = object_at(image, span, sending.object);
-		sending.span_first =
-			(span - image->objects[sending.object].first_word * SPANS_PER_WORD) *
-			SPAN_SECTORS;
+		sending.span = mig_granules_span(&image->granules, span, sending.span.object);
 		sending.chunk_count = 0;
-		if (image->last || channel == mig_channel_of(sending.object, sending.span_first,
-							     image->channel_count))
-			r = send_span(&sending, span_bits(image, span), err);
+		if (image->last ||
+		    channel == mig_channel_of(sending.span.object, sending.span.first,
+					      image->channel_count))
+			r = send_span(&sending, err);
 		if (r < 0)
 			return r;
-		span = image->last ? take_span(image) : find_span(image, span + 1);
+		span = next_span(image, span + 1);
 	}
 	return 0;
 }

@@ -14,35 +14,10 @@
 
 #include <stdatomic.h>
 
+#include "migrate/mig_granules.h"
 #include "migrate/mig_intake.h"
 #include "migrate/mig_link.h"
-
-#define MIG_GRANULE_BYTES   (64u << 10) /* what a bit stands for: what a guest writes at a time */
-#define MIG_GRANULE_SECTORS (MIG_GRANULE_BYTES / MIG_SECTOR_BYTES)
-#define MIG_RUNS_MAX        64u /* of a map, at a time */
-
-enum mig_run_kind {
-	MIG_RUN_INVALID,
-	MIG_RUN_DATA,
-	MIG_RUN_ZERO,     /* reads zero */
-	MIG_RUN_UNMAPPED, /* reads zero and takes no space */
-	MIG_RUN_NOTHING,  /* not of this image: a parent shows */
-	MIG_RUN_KINDS
-};
-
-struct mig_run {
-	uint64_t first; /* sector */
-	uint32_t count;
-	enum mig_run_kind kind;
-};
-
-/* What a range of sectors consists of: runs in order, without gaps, from its first sector on. */
-struct mig_map {
-	uint64_t first;
-	uint32_t count;
-	uint32_t run_count; /* set: 1 or more; they may end before the range does */
-	struct mig_run runs[MIG_RUNS_MAX];
-};
+#include "migrate/mig_map.h"
 
 /* Filled in by agent/; @object as in the plan, 1 and up. */
 struct mig_image_ops {

@@ -131,7 +131,7 @@ void mig_verify_round(struct mig_verify *verify, bool sweep, bool paused)
 	verify->begin_ns = 0;
 	atomic_store(&verify->next_span, 0);
 	for (uint32_t i = 0; i < verify->options.lane_count; i++)
-		verify->lanes[i].map_object = 0; /* what it saw may be older than a harvest */
+		verify->lanes[i].cursor.object = 0; /* what it saw may be older than a harvest */
 #ifdef GODWIT_MUTANT_MIG_VERIFY_LEAF
 	verify->kept = false;
 #endif

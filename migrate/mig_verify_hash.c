@@ -9,9 +9,7 @@
 #include "base/bytes.h"
 #include "migrate/mig_verify_priv.h"
 
-#define SPAN_SECTORS (MIG_SPAN_BYTES / MIG_SECTOR_BYTES)
 #define SPAN_LEAVES  (MIG_SPAN_BYTES / MIG_GRANULE_BYTES) /* of an image */
-#define MAP_SECTORS  (128ULL * SPAN_SECTORS)              /* asked of a map at a time */
 #define BUFFER_ALIGN 4096u                                /* of any store */
 #define RUNS_MAX     (MIG_GRANULE_SECTORS / 2)            /* with something between them */
 #define RUN_BYTES    8u
@@ -144,44 +142,6 @@ struct granule {
 	uint8_t note[NOTE_BYTES];
 };
 
-static int look(struct mig_verify *verify, struct mig_verify_lane *lane, uint16_t object,
-		uint64_t sector, struct base_error *err)
-{
-	uint64_t left = verify->trees[object].unit_count - sector;
-	struct mig_map *map = &lane->map;
-	int r = 0;
-
-	map->first = sector;
-	map->count = (uint32_t)(left < MAP_SECTORS ? left : MAP_SECTORS);
-	map->run_count = 0;
-	lane->map_run = 0;
-	lane->map_object = 0;
-	r = verify->options.map(verify->options.context, object, map, err);
-	if (r < 0)
-		return r;
-	base_assert(map->run_count > 0 && map->run_count <= MIG_RUNS_MAX &&
-		    map->runs[0].first == sector);
-	lane->map_object = object;
-	return 0;
-}
-
-/* The run that @sector is in, of what was seen; NULL: it has to be looked at. */
-static const struct mig_run *seen_run(struct mig_verify_lane *lane, uint16_t object,
-				      uint64_t sector)
-{
-	const struct mig_map *map = &lane->map;
-
-	if (lane->map_object != object)
-		return NULL;
-	for (uint32_t i = lane->map_run; i < map->run_count; i++)
-		if (sector >= map->runs[i].first &&
-		    sector - map->runs[i].first < map->runs[i].count) {
-			lane->map_run = i;
-			return &map->runs[i];
-		}
-	return NULL;
-}
-
 /* Runs that touch are one, however the image's format cut them. */
 static void note_parent(struct granule *granule, uint64_t first, uint32_t count)
 {
@@ -217,28 +177,21 @@ static int read_run(struct mig_verify *verify, uint16_t object, struct granule *
 static int read_granule(struct mig_verify *verify, struct mig_verify_lane *lane, uint16_t object,
 			struct granule *granule, struct base_error *err)
 {
+	const struct mig_mapped mapped = { .map = verify->options.map,
+					   .context = verify->options.context,
+					   .object = object,
+					   .sector_count = verify->trees[object].unit_count };
 	uint64_t end = granule->first + granule->count;
 
 	for (uint64_t sector = granule->first; sector < end;) {
-		const struct mig_run *run = seen_run(lane, object, sector);
-		struct mig_run part = { .first = sector };
-		int r = 0;
+		struct mig_run run;
+		int r = mig_map_part(&lane->cursor, &mapped, sector, end, &run, err);
 
-		if (run == NULL) {
-			r = look(verify, lane, object, sector, err);
-			if (r < 0)
-				return r;
-			run = seen_run(lane, object, sector);
-			base_assert(run != NULL);
-		}
-		part.kind = run->kind;
-		part.count =
-			(uint32_t)((run->first + run->count < end ? run->first + run->count : end) -
-				   sector);
-		r = read_run(verify, object, granule, &part, err);
+		if (r == 0)
+			r = read_run(verify, object, granule, &run, err);
 		if (r < 0)
 			return r;
-		sector += part.count;
+		sector += run.count;
 	}
 	return 0;
 }
@@ -247,7 +200,7 @@ static int read_granule(struct mig_verify *verify, struct mig_verify_lane *lane,
 static bool is_one_run(struct mig_verify_lane *lane, uint16_t object, const struct granule *granule,
 		       enum mig_run_kind kind)
 {
-	const struct mig_run *run = seen_run(lane, object, granule->first);
+	const struct mig_run *run = mig_map_seen(&lane->cursor, object, granule->first);
 
 	return run != NULL && run->kind == kind &&
 	       run->first + run->count >= granule->first + granule->count;

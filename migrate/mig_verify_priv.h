@@ -29,9 +29,7 @@ struct mig_verify_tree {
 struct mig_verify_lane {
 	void *digest;    /* of libcrypto */
 	uint8_t *buffer; /* of a span; NULL: there are no images */
-	struct mig_map map;
-	uint16_t map_object; /* 0: none */
-	uint32_t map_run;    /* that was used last */
+	struct mig_map_cursor cursor;
 	atomic_uint_fast64_t bytes;
 	atomic_uint_fast64_t looked;
 };
