@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -333,15 +332,6 @@ struct cost {
 	double blackout_ms; /* the longest */
 };
 
-static double cpu_seconds(void)
-{
-	struct rusage usage;
-
-	(void)getrusage(RUSAGE_SELF, &usage);
-	return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-	       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
-}
-
 static void compare_and_free(struct move *moves)
 {
 	for (uint32_t i = 0; i < MOVES; i++) {
@@ -356,7 +346,7 @@ static void compare_and_free(struct move *moves)
 
 static struct cost run(struct move *moves, enum way way, struct mig_host *const *hosts)
 {
-	struct cost cost = { .cpu_seconds = -cpu_seconds() };
+	struct cost cost = { .cpu_seconds = -bench_cpu_seconds() };
 	uint64_t begin_ns = bench_now_ns();
 
 	for (uint32_t i = 0; i < MOVES; i++) {
@@ -368,7 +358,7 @@ static struct cost run(struct move *moves, enum way way, struct mig_host *const 
 	for (uint32_t i = 0; i < MOVES && way != AFTER_ANOTHER; i++)
 		finish(&moves[i]);
 	cost.seconds = (double)(bench_now_ns() - begin_ns) / 1e9;
-	cost.cpu_seconds += cpu_seconds();
+	cost.cpu_seconds += bench_cpu_seconds();
 	for (uint32_t i = 0; i < MOVES; i++) {
 		double blackout_ms = (double)moves[i].report.blackout_ns / 1e6;
 

@@ -20,7 +20,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -144,15 +143,6 @@ static void start(pthread_t *thread, void *(*run)(void *context), void *context)
 
 	if (r != 0)
 		bench_need(base_fail_errno(&err, -r, "thread"), &err);
-}
-
-static double cpu_seconds(void)
-{
-	struct rusage usage;
-
-	(void)getrusage(RUSAGE_SELF, &usage);
-	return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
-	       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
 /* --- the bare loop --- */
@@ -313,14 +303,14 @@ static struct cost run(const struct bench *bench, uint32_t count, uint64_t block
 					      .bare_bytes = bench->move_bytes };
 		connect_pair(&streams[i]);
 	}
-	cost.cpu_seconds = -cpu_seconds();
+	cost.cpu_seconds = -bench_cpu_seconds();
 	begin_ns = bench_now_ns();
 	if (block_bytes > 0)
 		bare_run(streams, count);
 	else
 		cost.compressed = move_run(bench, streams, count);
 	cost.seconds = (double)(bench_now_ns() - begin_ns) / 1e9;
-	cost.cpu_seconds += cpu_seconds();
+	cost.cpu_seconds += bench_cpu_seconds();
 	for (uint32_t i = 0; i < count; i++) {
 		(void)close(streams[i].from_fd);
 		(void)close(streams[i].to_fd);

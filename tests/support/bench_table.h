@@ -36,6 +36,8 @@ void bench_need(int code, const struct base_error *err);
 uint64_t bench_now_ns(void);
 /* Processor time of this thread: what others on the machine do is not in it.  A system call. */
 uint64_t bench_cpu_ns(void);
+/* Of all threads of the process, so far. */
+double bench_cpu_seconds(void);
 /* Whether one of the arguments is @word. */
 bool bench_has_word(int argc, char **argv, const char *word);
 

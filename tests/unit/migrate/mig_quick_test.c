@@ -9,49 +9,21 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "tests/support/mig_rig.h"
+#include "tests/support/mig_steps.h"
 
 static struct mig_rig rig;
-static int connections[400];
-static atomic_uint connection_count;
-static const char *cut_at;    /* the operation at which all connections end */
-static const char *cancel_at; /* the operation at which the user cancels */
-
-static int keep(uint32_t index, int fd)
-{
-	(void)index;
-	connections[atomic_fetch_add(&connection_count, 1)] = dup(fd);
-	return fd;
-}
-
-/* Once, at the first operation of that name. */
-static void at(const char *operation)
-{
-	if (cut_at != NULL && strcmp(operation, cut_at) == 0) {
-		cut_at = NULL;
-		for (uint32_t i = 0; i < connection_count; i++)
-			(void)shutdown(connections[i], SHUT_RDWR);
-	}
-	if (cancel_at != NULL && strcmp(operation, cancel_at) == 0) {
-		cancel_at = NULL;
-		mig_out_cancel(rig.out);
-	}
-}
 
 static void setup(void)
 {
 	mig_rig_init(&rig);
-	rig.source.at = at;
-	rig.destination.at = at;
-	rig.between = keep;
+	mig_steps_init(&rig);
 	rig.out_options.quick = true;
 }
 
 static void teardown(void)
 {
 	mig_rig_fini(&rig);
-	for (uint32_t i = 0; i < connection_count; i++)
-		(void)close(connections[i]);
+	mig_steps_fini();
 }
 
 TestSuite(mig_quick, .init = setup, .fini = teardown, .timeout = 30);
@@ -74,8 +46,8 @@ static void expect_moved(void)
 	cr_assert_not(rig.world.promised);
 	cr_assert_eq(rig.source.holds, 1);
 	cr_assert_eq(rig.source.tracks, 0);
-	cr_assert_null(cut_at);
-	cr_assert_null(cancel_at);
+	cr_assert_null(mig_steps.cut_at);
+	cr_assert_null(mig_steps.cancel_at);
 }
 
 static void expect_stays(enum mig_out_end expected, uint64_t epoch)
@@ -90,8 +62,8 @@ static void expect_stays(enum mig_out_end expected, uint64_t epoch)
 	cr_assert_eq(rig.source.epoch, epoch);
 	cr_assert_eq(rig.source.tracks, 0);
 	cr_assert_not(rig.world.promised);
-	cr_assert_null(cut_at);
-	cr_assert_null(cancel_at);
+	cr_assert_null(mig_steps.cut_at);
+	cr_assert_null(mig_steps.cancel_at);
 }
 
 /* --- nothing fails --- */
@@ -200,14 +172,14 @@ Test(mig_quick, the_destination_cannot_run_it)
 #define CUT_EARLY(name, step)                                                                      \
 	Test(mig_quick, cut_at_##name)                                                             \
 	{                                                                                          \
-		cut_at = step;                                                                     \
+		mig_steps.cut_at = step;                                                           \
 		mig_rig_begin(&rig);                                                               \
 		expect_stays(MIG_OUT_FAILED, MIG_FAKE_EPOCH);                                      \
 	}
 #define CUT_LATE(name, step)                                                                       \
 	Test(mig_quick, cut_at_##name)                                                             \
 	{                                                                                          \
-		cut_at = step;                                                                     \
+		mig_steps.cut_at = step;                                                           \
 		mig_rig_begin(&rig);                                                               \
 		expect_moved(); /* connected again */                                              \
 	}
@@ -227,7 +199,7 @@ CUT_LATE(run, "run")
 #define CANCEL(name, step)                                                                         \
 	Test(mig_quick, cancelled_at_##name)                                                       \
 	{                                                                                          \
-		cancel_at = step;                                                                  \
+		mig_steps.cancel_at = step;                                                        \
 		mig_rig_begin(&rig);                                                               \
 		expect_stays(MIG_OUT_CANCELLED, MIG_FAKE_EPOCH);                                   \
 		cr_assert_eq(rig.world.asked, 0);                                                  \
@@ -249,7 +221,7 @@ Test(mig_quick, cancelled_while_it_waits_for_its_turn)
 	cr_assert_eq(mig_rate_new(MIG_RATE_MIN_BYTES_PER_S, &rate, &rig.err), 0);
 	mig_rate_wait(rate, 1ULL << 40, &at_once); /* somebody else's turn */
 	rig.out_options.rate = rate;
-	cancel_at = "touched";
+	mig_steps.cancel_at = "touched";
 	mig_rig_begin(&rig);
 	expect_stays(MIG_OUT_CANCELLED, MIG_FAKE_EPOCH);
 	cr_assert_eq(rig.source.holds, 1);
@@ -258,7 +230,7 @@ Test(mig_quick, cancelled_while_it_waits_for_its_turn)
 
 Test(mig_quick, cancelled_when_it_is_too_late)
 {
-	cancel_at = "asked";
+	mig_steps.cancel_at = "asked";
 	mig_rig_begin(&rig);
 	expect_moved();
 }

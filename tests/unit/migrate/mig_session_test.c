@@ -13,55 +13,22 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/thread.h"
-#include "tests/support/mig_rig.h"
+#include "tests/support/mig_steps.h"
 
 #define NOISE 20
 
 static struct mig_rig rig;
-static int connections[400];
-static atomic_uint connection_count;
-static const char *cut_at;    /* the operation at which all connections end */
-static const char *cancel_at; /* the operation at which the user cancels */
-
-static int keep(uint32_t index, int fd)
-{
-	(void)index;
-	connections[atomic_fetch_add(&connection_count, 1)] = dup(fd);
-	return fd;
-}
-
-static void cut(void)
-{
-	for (uint32_t i = 0; i < connection_count; i++)
-		(void)shutdown(connections[i], SHUT_RDWR);
-}
-
-/* Once, at the first operation of that name. */
-static void at(const char *operation)
-{
-	if (cut_at != NULL && strcmp(operation, cut_at) == 0) {
-		cut_at = NULL;
-		cut();
-	}
-	if (cancel_at != NULL && strcmp(operation, cancel_at) == 0) {
-		cancel_at = NULL;
-		mig_out_cancel(rig.out);
-	}
-}
 
 static void setup(void)
 {
 	mig_rig_init(&rig);
-	rig.source.at = at;
-	rig.destination.at = at;
-	rig.between = keep;
+	mig_steps_init(&rig);
 }
 
 static void teardown(void)
 {
 	mig_rig_fini(&rig);
-	for (uint32_t i = 0; i < connection_count; i++)
-		(void)close(connections[i]);
+	mig_steps_fini();
 }
 
 TestSuite(mig_session, .init = setup, .fini = teardown, .timeout = 30);
@@ -162,7 +129,7 @@ Test(mig_session, a_cap_does_not_hold_up_a_cancel)
 	mig_rate_wait(rate, 1ULL << 40, &at_once); /* somebody else's turn */
 	rig.out_options.rate = rate;
 	mig_rig_begin(&rig);
-	cancel_at = "track";
+	mig_steps.cancel_at = "track";
 	expect_stays(mig_rig_finish(&rig), MIG_OUT_CANCELLED, MIG_FAKE_EPOCH);
 	mig_rate_free(rate);
 }
@@ -363,10 +330,10 @@ Test(mig_session, an_arbiter_of_its_own)
 /* Before READY: the VM stays, at its epoch, and nobody asked. */
 static void cut_early(const char *step)
 {
-	cut_at = step;
+	mig_steps.cut_at = step;
 	mig_rig_begin(&rig);
 	expect_stays(mig_rig_finish(&rig), MIG_OUT_FAILED, MIG_FAKE_EPOCH);
-	cr_assert_null(cut_at);
+	cr_assert_null(mig_steps.cut_at);
 	cr_assert(rig.destination.released);
 	cr_assert_eq(rig.world.owner.epoch, MIG_FAKE_EPOCH);
 }
@@ -374,10 +341,10 @@ static void cut_early(const char *step)
 /* After it: it moves, when the source has connected again, at the third time. */
 static void cut_late(const char *step)
 {
-	cut_at = step;
+	mig_steps.cut_at = step;
 	mig_rig_begin(&rig);
 	expect_moved(mig_rig_finish(&rig));
-	cr_assert_null(cut_at);
+	cr_assert_null(mig_steps.cut_at);
 	cr_assert_eq(rig.world.asked, 1);
 }
 
@@ -385,14 +352,14 @@ static void cut_either(const char *step)
 {
 	enum mig_out_end end = MIG_OUT_INVALID;
 
-	cut_at = step;
+	mig_steps.cut_at = step;
 	mig_rig_begin(&rig);
 	end = mig_rig_finish(&rig);
 	if (end == MIG_OUT_MOVED)
 		expect_moved(end);
 	else
 		expect_stays(end, MIG_OUT_FAILED, MIG_FAKE_EPOCH);
-	cr_assert_null(cut_at);
+	cr_assert_null(mig_steps.cut_at);
 }
 
 #define CUT(when, name, step)                                                                      \
@@ -420,7 +387,7 @@ static void cut_for_longer(const char *operation)
 		return;
 	rig.destination.at = NULL;
 	atomic_store(&rig.refused, 3);
-	cut();
+	mig_steps_cut();
 }
 
 Test(mig_session, a_destination_that_is_ready_is_told_when_the_network_is_back)
@@ -437,10 +404,10 @@ Test(mig_session, a_destination_that_is_ready_is_told_when_the_network_is_back)
 
 static void cancel_early(const char *step)
 {
-	cancel_at = step;
+	mig_steps.cancel_at = step;
 	mig_rig_begin(&rig);
 	expect_stays(mig_rig_finish(&rig), MIG_OUT_CANCELLED, MIG_FAKE_EPOCH);
-	cr_assert_null(cancel_at);
+	cr_assert_null(mig_steps.cancel_at);
 	cr_assert(rig.destination.released);
 	cr_assert_eq(rig.world.owner.epoch, MIG_FAKE_EPOCH);
 }
@@ -448,10 +415,10 @@ static void cancel_early(const char *step)
 /* From the question on it is too late. */
 static void cancel_late(const char *step)
 {
-	cancel_at = step;
+	mig_steps.cancel_at = step;
 	mig_rig_begin(&rig);
 	expect_moved(mig_rig_finish(&rig));
-	cr_assert_null(cancel_at);
+	cr_assert_null(mig_steps.cancel_at);
 }
 
 #define CANCEL(when, name, step)                                                                   \
@@ -474,7 +441,7 @@ CANCEL(late, run, "run")
 Test(mig_session, cancelled_in_doubt)
 {
 	atomic_store(&rig.destination.faults.unknown_before, 3);
-	cancel_at = "ask";
+	mig_steps.cancel_at = "ask";
 	mig_rig_begin(&rig);
 	expect_stays(mig_rig_finish(&rig), MIG_OUT_CANCELLED, MIG_FAKE_EPOCH + 1);
 	cr_assert_eq(rig.world.owner.owner, MIG_SOURCE);
@@ -490,7 +457,7 @@ static void lost_in_doubt(const char *operation)
 		return;
 	rig.destination.at = NULL;
 	atomic_store(&rig.refused, -1);
-	cut();
+	mig_steps_cut();
 	atomic_store(&rig.world.resolved, MIG_FAKE_EPOCH + 2);
 }
 
