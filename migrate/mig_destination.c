@@ -53,8 +53,10 @@ static void step_early(struct mig_destination *destination, const struct mig_eve
 	} else if (event->kind == MIG_EV_LINK_LOST || mig_is_message(event, MIG_MSG_CANCEL)) {
 		go(destination, out);
 	} else if (destination->state == MIG_DST_RECEIVING &&
-		   mig_is_message(event, MIG_MSG_SEALED)) {
+		   (mig_is_message(event, MIG_MSG_SEALED) ||
+		    mig_is_message(event, MIG_MSG_SEALED_POST))) {
 		destination->state = MIG_DST_CHECKING;
+		destination->post = mig_is_message(event, MIG_MSG_SEALED_POST);
 		mig_do_plain(out, MIG_DO_CHECK);
 	} else if (destination->state == MIG_DST_CHECKING && event->kind == MIG_EV_CHECKED) {
 		destination->state = MIG_DST_READY;
@@ -140,11 +142,23 @@ static void step_activating(struct mig_destination *destination, const struct mi
 			    struct mig_actions *out)
 {
 	if (event->kind == MIG_EV_RUNS) {
-		destination->state = MIG_DST_RUNNING;
+		destination->state = destination->post ? MIG_DST_FILLING : MIG_DST_RUNNING;
 		mig_do_send(out, MIG_MSG_RUNNING);
 	} else if (event->kind == MIG_EV_RUN_FAILED) {
 		destination->broken = true;
 		named(destination, out);
+	}
+}
+
+/* It runs, and is not taken back by anything.  What its user ends here needs no more pages. */
+static void step_filling(struct mig_destination *destination, const struct mig_event *event,
+			 struct mig_actions *out)
+{
+	if (event->kind == MIG_EV_FILLED || event->kind == MIG_EV_GIVE_UP) {
+		destination->state = MIG_DST_RUNNING;
+		mig_do_send(out, MIG_MSG_COMPLETE);
+	} else if (event->kind == MIG_EV_LINK_BACK || mig_is_message(event, MIG_MSG_COMMIT)) {
+		mig_do_send(out, MIG_MSG_RUNNING);
 	}
 }
 
@@ -155,7 +169,7 @@ static void step_over(const struct mig_destination *destination, const struct mi
 	if (event->kind != MIG_EV_LINK_BACK && !mig_is_message(event, MIG_MSG_COMMIT))
 		return;
 	if (destination->state == MIG_DST_RUNNING)
-		mig_do_send(out, MIG_MSG_RUNNING);
+		mig_do_send(out, destination->post ? MIG_MSG_COMPLETE : MIG_MSG_RUNNING);
 	else
 		mig_do_send(out, destination->handed_back ? MIG_MSG_HANDED_BACK : MIG_MSG_FAILED);
 }
@@ -179,6 +193,9 @@ struct mig_destination mig_destination_step(struct mig_destination destination,
 		break;
 	case MIG_DST_HANDING_BACK:
 		step_handing_back(&destination, event, ret_actions);
+		break;
+	case MIG_DST_FILLING:
+		step_filling(&destination, event, ret_actions);
 		break;
 	case MIG_DST_RUNNING:
 	case MIG_DST_GONE:

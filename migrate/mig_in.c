@@ -291,6 +291,7 @@ static void perform(struct mig_in *in, const struct mig_action *action)
 	case MIG_DO_PAUSE: /* the source's */
 	case MIG_DO_SEND_REST:
 	case MIG_DO_PROMISE:
+	case MIG_DO_SERVE:
 	case MIG_DOS:
 	default:
 		base_bug("migration: action %d at a destination", (int)action->kind);

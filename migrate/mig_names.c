@@ -10,7 +10,7 @@ static const char *const source_states[MIG_SRC_STATES] = {
 	[MIG_SRC_PROMISING] = "promising", [MIG_SRC_ASKING] = "asking",
 	[MIG_SRC_COMMITTED] = "committed", [MIG_SRC_RETAKING] = "retaking",
 	[MIG_SRC_STAYS] = "stays",         [MIG_SRC_MOVED] = "moved",
-	[MIG_SRC_STALE] = "stale",
+	[MIG_SRC_STALE] = "stale",         [MIG_SRC_SERVING] = "serving",
 };
 
 static const char *const destination_states[MIG_DST_STATES] = {
@@ -18,13 +18,15 @@ static const char *const destination_states[MIG_DST_STATES] = {
 	[MIG_DST_READY] = "ready",           [MIG_DST_WITHDRAWING] = "withdrawing",
 	[MIG_DST_ACTIVATING] = "activating", [MIG_DST_HANDING_BACK] = "handing-back",
 	[MIG_DST_RUNNING] = "running",       [MIG_DST_GONE] = "gone",
+	[MIG_DST_FILLING] = "filling",
 };
 
 static const char *const messages[MIG_MSGS] = {
 	[MIG_MSG_SEALED] = "sealed",           [MIG_MSG_CANCEL] = "cancel",
 	[MIG_MSG_COMMIT] = "commit",           [MIG_MSG_READY] = "ready",
 	[MIG_MSG_FAILED] = "failed",           [MIG_MSG_RUNNING] = "running",
-	[MIG_MSG_HANDED_BACK] = "handed-back",
+	[MIG_MSG_HANDED_BACK] = "handed-back", [MIG_MSG_SEALED_POST] = "sealed-post",
+	[MIG_MSG_COMPLETE] = "complete",
 };
 
 static const char *const events[MIG_EVENTS] = {
@@ -36,6 +38,7 @@ static const char *const events[MIG_EVENTS] = {
 	[MIG_EV_ARBITER] = "arbiter",       [MIG_EV_ARBITER_UNKNOWN] = "arbiter-unknown",
 	[MIG_EV_RETRY] = "retry",           [MIG_EV_CANCEL] = "cancel",
 	[MIG_EV_GIVE_UP] = "give-up",       [MIG_EV_FAULT] = "fault",
+	[MIG_EV_FILLED] = "filled",         [MIG_EV_SWITCH_POST] = "switch-post",
 };
 
 static const char *name_of(const char *const *names, int count, int value)

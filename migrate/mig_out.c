@@ -229,6 +229,7 @@ static void perform(struct mig_out *out, const struct mig_action *action)
 		break;
 	case MIG_DO_INVALID:
 	case MIG_DO_CHECK: /* the destination's */
+	case MIG_DO_SERVE: /* no session switches by post-copy */
 	case MIG_DOS:
 	default:
 		base_bug("migration: action %d at a source", (int)action->kind);

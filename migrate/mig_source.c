@@ -60,8 +60,10 @@ static void step_before_pause(struct mig_source *source, const struct mig_event 
 		stay(source, out);
 	} else if (event->kind == MIG_EV_LINKED) {
 		source->state = MIG_SRC_COPYING;
-	} else if (event->kind == MIG_EV_SWITCH && source->state == MIG_SRC_COPYING) {
+	} else if ((event->kind == MIG_EV_SWITCH || event->kind == MIG_EV_SWITCH_POST) &&
+		   source->state == MIG_SRC_COPYING) {
 		source->state = MIG_SRC_PAUSING;
+		source->post = event->kind == MIG_EV_SWITCH_POST;
 		mig_do_plain(out, MIG_DO_PAUSE);
 	}
 }
@@ -83,6 +85,19 @@ static void step_before_asking(struct mig_source *source, const struct mig_event
 	}
 }
 
+/* The destination runs it.  What it still needs stays, and is never run here again. */
+static void moved(struct mig_source *source, struct mig_actions *out)
+{
+#ifndef GODWIT_MUTANT_MIG_POST_RELEASE
+	if (source->post) {
+		source->state = MIG_SRC_SERVING;
+		mig_do_plain(out, MIG_DO_SERVE);
+		return;
+	}
+#endif
+	release(source, MIG_SRC_MOVED, out);
+}
+
 /* The register as it was at one instant after we first asked. */
 static void judge(struct mig_source *source, const struct mig_event *event, struct mig_actions *out)
 {
@@ -99,6 +114,12 @@ static void judge(struct mig_source *source, const struct mig_event *event, stru
 	} else {
 		release(source, MIG_SRC_STALE, out);
 	}
+}
+
+/* Also without a word that it runs: that was lost. */
+static bool is_complete(const struct mig_source *source, const struct mig_event *event)
+{
+	return source->post && mig_is_message(event, MIG_MSG_COMPLETE);
 }
 
 static void step_asking(struct mig_source *source, const struct mig_event *event,
@@ -124,6 +145,8 @@ static void step_asking(struct mig_source *source, const struct mig_event *event
 		break;
 	default:
 		if (mig_is_message(event, MIG_MSG_RUNNING))
+			moved(source, out);
+		else if (is_complete(source, event))
 			release(source, MIG_SRC_MOVED, out);
 		else if (mig_is_message(event, MIG_MSG_FAILED) ||
 			 mig_is_message(event, MIG_MSG_HANDED_BACK))
@@ -144,7 +167,38 @@ static void step_committed(struct mig_source *source, const struct mig_event *ev
 	else if (event->kind == MIG_EV_LINK_BACK)
 		mig_do_send(out, MIG_MSG_COMMIT);
 	else if (mig_is_message(event, MIG_MSG_RUNNING))
+		moved(source, out);
+	else if (is_complete(source, event))
 		release(source, MIG_SRC_MOVED, out);
+}
+
+/*
+ * It runs there, whatever the register says later: that it was given on, or restarted from its
+ * disks.  What is here can never run.  It goes when the destination has all of it, when the
+ * register has gone on, or by the word of a user who hears as little of the destination as we do.
+ */
+static void step_serving(struct mig_source *source, const struct mig_event *event,
+			 struct mig_actions *out)
+{
+	if (is_complete(source, event)) {
+		release(source, MIG_SRC_MOVED, out);
+	} else if (event->kind == MIG_EV_ARBITER && event->epoch > source->epoch + 1) {
+		release(source, MIG_SRC_STALE, out);
+	} else if (event->kind == MIG_EV_CANCEL && source->lost) {
+		release(source, MIG_SRC_STALE, out);
+	} else if (event->kind == MIG_EV_ARBITER || event->kind == MIG_EV_ARBITER_UNKNOWN) {
+		if (source->lost)
+			mig_do_plain(out, MIG_DO_RETRY);
+	} else if (event->kind == MIG_EV_RETRY) {
+		if (source->lost)
+			mig_do_plain(out, MIG_DO_READ);
+	} else if (event->kind == MIG_EV_LINK_LOST) {
+		source->lost = true;
+		mig_do_plain(out, MIG_DO_RETRY);
+	} else if (event->kind == MIG_EV_LINK_BACK) {
+		source->lost = false;
+		mig_do_send(out, MIG_MSG_COMMIT); /* it answers with what it has come to */
+	}
 }
 
 static void step_retaking(struct mig_source *source, const struct mig_event *event,
@@ -177,6 +231,9 @@ struct mig_source mig_source_step(struct mig_source source, const struct mig_eve
 		break;
 	case MIG_SRC_COMMITTED:
 		step_committed(&source, event, ret_actions);
+		break;
+	case MIG_SRC_SERVING:
+		step_serving(&source, event, ret_actions);
 		break;
 	case MIG_SRC_RETAKING:
 		step_retaking(&source, event, ret_actions);

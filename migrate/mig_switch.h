@@ -36,12 +36,14 @@ enum mig_side {
 enum mig_message {
 	MIG_MSG_INVALID,
 	MIG_MSG_SEALED,      /* source: that was all, and nothing changes any more */
+	MIG_MSG_SEALED_POST, /* source: the same, but for pages that were named and follow */
 	MIG_MSG_CANCEL,      /* source: the arbiter was not asked and will not be: forget it */
 	MIG_MSG_COMMIT,      /* source: the register names you */
 	MIG_MSG_READY,       /* destination: all is here, checked and durable */
 	MIG_MSG_FAILED,      /* destination: it will not run here */
-	MIG_MSG_RUNNING,     /* destination: it runs here; your memory is not needed */
+	MIG_MSG_RUNNING,     /* destination: it runs here */
 	MIG_MSG_HANDED_BACK, /* destination: the register names you again */
+	MIG_MSG_COMPLETE,    /* destination: every page is here; your memory is not needed */
 	MIG_MSGS
 };
 
@@ -49,10 +51,12 @@ enum mig_event_kind {
 	MIG_EV_INVALID,
 	MIG_EV_LINKED,          /* source: the destination has agreed to all */
 	MIG_EV_SWITCH,          /* source: what is left fits into the downtime goal */
+	MIG_EV_SWITCH_POST,     /* source: what is left of memory follows when it runs there */
 	MIG_EV_PAUSED,          /* source: vCPUs stand still, no request is in flight */
 	MIG_EV_PROMISED,        /* source: the record of the promise is durable */
 	MIG_EV_CHECKED,         /* destination: all verified, disks flushed, record durable */
 	MIG_EV_RUNS,            /* MIG_DO_RUN is done */
+	MIG_EV_FILLED,          /* destination: the last of the pages that followed is here */
 	MIG_EV_RUN_FAILED,      /* nothing ran, and no byte of a disk was changed */
 	MIG_EV_MESSAGE,         /* @message of the other side */
 	MIG_EV_LINK_LOST,       /* the connection, or the other side is silent for too long */
@@ -84,6 +88,7 @@ enum mig_action_kind {
 	MIG_DO_READ,      /* read the register */
 	MIG_DO_RUN,       /* activate the disks at @epoch, release the vCPUs */
 	MIG_DO_RELEASE,   /* the VM's memory here goes; at the destination its disks as well */
+	MIG_DO_SERVE,     /* source: never run it again, and send what is left of its memory */
 	MIG_DO_RETRY,     /* MIG_EV_RETRY after a while; replaces an earlier one */
 	MIG_DOS
 };
@@ -109,6 +114,7 @@ enum mig_source_state {
 	MIG_SRC_PROMISING, /* the destination is ready; the promise is being written */
 	MIG_SRC_ASKING,    /* the outcome is unknown */
 	MIG_SRC_COMMITTED, /* the register names the destination, which has not said that it runs */
+	MIG_SRC_SERVING,   /* it runs there, and a part of its memory is still here only */
 	MIG_SRC_RETAKING,  /* it is ours: the VM is on its way back into life */
 	MIG_SRC_STAYS,     /* end: the VM runs here */
 	MIG_SRC_MOVED,     /* end: it runs there; nothing of it is here */
@@ -120,6 +126,8 @@ struct mig_source {
 	enum mig_source_state state;
 	uint64_t epoch; /* at which the VM ran here when this began; in STAYS: at which it runs */
 	bool cancelled; /* ASKING: the user wants it back */
+	bool post;      /* pages follow when it runs there */
+	bool lost;      /* SERVING: nothing is heard of the destination */
 };
 
 enum mig_destination_state {
@@ -130,7 +138,8 @@ enum mig_destination_state {
 	MIG_DST_WITHDRAWING,  /* wants out, and has to make sure that it is not named */
 	MIG_DST_ACTIVATING,   /* named by the register */
 	MIG_DST_HANDING_BACK, /* named, and cannot run it */
-	MIG_DST_RUNNING,      /* end: the VM runs here */
+	MIG_DST_FILLING,      /* the VM runs here, and pages of it are still at the source only */
+	MIG_DST_RUNNING,      /* end: the VM runs here, and all of it is here */
 	MIG_DST_GONE,         /* end: nothing of it is here */
 	MIG_DST_STATES
 };
@@ -140,6 +149,7 @@ struct mig_destination {
 	uint64_t epoch;   /* of the source: this side runs at the next one only */
 	bool broken;      /* what is here cannot run */
 	bool handed_back; /* GONE: the source owns it at epoch + 2 */
+	bool post;        /* pages follow when it runs here */
 };
 
 /* The VM runs at @epoch where this begins. */

@@ -9,6 +9,9 @@
  * cancels; the destination gives up, finds a fault, or cannot run what it received.  Of each at
  * most as many as the budgets below, at any instant.
  *
+ * Some worlds switch by post-copy: the destination runs before it has all of the memory, which the
+ * source keeps and sends.
+ *
  * What must never happen is asserted in each state; and from each state, once nothing fails any
  * more, an end can be reached in which exactly one VM runs, and no other end is there.
  */
@@ -82,6 +85,10 @@ struct world {
 	uint8_t record;           /* at the destination */
 	uint8_t restarted[SIDES]; /* from its disks, after its worker died */
 	uint8_t ran_there;
+	uint8_t post;        /* this world switches by post-copy */
+	uint8_t filled;      /* all of the memory came */
+	uint8_t ended_there; /* its user ended it at the destination */
+	uint8_t given_up;    /* a user at the source, who heard nothing of the destination */
 	uint8_t cuts, deaths, cancels, faults, unknowns; /* budgets */
 };
 
@@ -138,6 +145,8 @@ static void run_ordered(struct world *world, enum who who, uint64_t epoch)
 	struct side *side = &world->sides[who];
 
 	cr_assert(side->has, "runs what is not there");
+	cr_assert(who == DST || !world->post || !world->ran_there,
+		  "runs what has gone on elsewhere");
 	side->jobs = (uint8_t)((side->jobs & ~JOB_PAUSE) | JOB_RUN);
 	side->job_epoch = (uint8_t)epoch;
 	side->may_run = 1;
@@ -188,6 +197,9 @@ static void execute(struct world *world, enum who who, const struct mig_action *
 	case MIG_DO_RELEASE:
 		cr_assert(!side->may_run, "what runs is released");
 		cr_assert(who == DST || world->ran_there, "released before it ran there");
+		cr_assert(who == DST || !world->post || world->filled || world->given_up ||
+				  world->restarted[DST] || world->ended_there,
+			  "released before the destination had all of it");
 		side->has = 0;
 		side->jobs = 0;
 		if (who == DST)
@@ -195,6 +207,10 @@ static void execute(struct world *world, enum who who, const struct mig_action *
 		break;
 	case MIG_DO_RETRY:
 		side->retry = 1;
+		break;
+	case MIG_DO_SERVE:
+		cr_assert(who == SRC && world->ran_there && world->post);
+		cr_assert(!side->may_run && side->has);
 		break;
 	default:
 		cr_assert_fail("action %d", (int)action->kind);
@@ -209,23 +225,27 @@ static void step(struct world *world, enum who who, const struct mig_event *even
 	if (who == SRC) {
 		struct mig_source machine = { .state = (enum mig_source_state)side->state,
 					      .epoch = side->epoch,
-					      .cancelled = side->flags != 0 };
+					      .cancelled = (side->flags & 1u) != 0,
+					      .post = (side->flags & 2u) != 0,
+					      .lost = (side->flags & 4u) != 0 };
 
 		machine = mig_source_step(machine, event, &actions);
 		side->state = (uint8_t)machine.state;
 		side->epoch = (uint8_t)machine.epoch;
-		side->flags = machine.cancelled;
+		side->flags = (uint8_t)(machine.cancelled | machine.post << 1 | machine.lost << 2);
 	} else {
 		struct mig_destination machine = {
 			.state = (enum mig_destination_state)side->state,
 			.epoch = side->epoch,
 			.broken = (side->flags & 1u) != 0,
 			.handed_back = (side->flags & 2u) != 0,
+			.post = (side->flags & 4u) != 0,
 		};
 
 		machine = mig_destination_step(machine, event, &actions);
 		side->state = (uint8_t)machine.state;
-		side->flags = (uint8_t)(machine.broken | machine.handed_back << 1);
+		side->flags =
+			(uint8_t)(machine.broken | machine.handed_back << 1 | machine.post << 2);
 	}
 	for (uint32_t i = 0; i < actions.count; i++)
 		execute(world, who, &actions.list[i]);
@@ -272,7 +292,7 @@ static void job_moves(struct moves *moves, const struct world *from, enum who wh
 	if ((side->jobs & JOB_REST) != 0) {
 		next = move(moves, from);
 		next->sides[who].jobs &= (uint8_t)~JOB_REST;
-		push(next, DST, MIG_MSG_SEALED);
+		push(next, DST, from->post ? MIG_MSG_SEALED_POST : MIG_MSG_SEALED);
 	}
 	if ((side->jobs & JOB_PROMISE) != 0) {
 		next = move(moves, from);
@@ -357,8 +377,35 @@ static void worker_moves(struct moves *moves, const struct world *from, enum who
 	}
 	if (who == SRC && (side->state == MIG_SRC_LINKING || side->state == MIG_SRC_COPYING)) {
 		next = move(moves, from);
-		happens(next, SRC, side->state == MIG_SRC_LINKING ? MIG_EV_LINKED : MIG_EV_SWITCH);
+		happens(next, SRC,
+			side->state == MIG_SRC_LINKING ? MIG_EV_LINKED
+			: from->post                   ? MIG_EV_SWITCH_POST
+						       : MIG_EV_SWITCH);
 	}
+}
+
+static void die(struct world *world, enum who who);
+
+/* Pages come while both are there and hear of each other; where the source has none any more, the
+ * VM cannot go on, and who manages it restarts it from its disks. */
+static void fill_moves(struct moves *moves, const struct world *from)
+{
+	const struct side *sides = from->sides;
+	struct world *next = NULL;
+
+	if (sides[DST].dead || sides[DST].state != MIG_DST_FILLING || from->filled)
+		return;
+	if (from->link && !sides[SRC].dead && sides[SRC].has &&
+	    sides[SRC].state == MIG_SRC_SERVING) {
+		next = move(moves, from);
+		next->filled = 1;
+		happens(next, DST, MIG_EV_FILLED);
+	}
+	if (!sides[SRC].dead && sides[SRC].has)
+		return;
+	next = move(moves, from);
+	next->link = 0;
+	die(next, DST);
 }
 
 /* The keeper of a node whose worker died: it asks as the worker would have, and has the record. */
@@ -391,7 +438,9 @@ static void told_by_keeper(struct world *world)
 {
 	struct mig_event event = { .kind = MIG_EV_MESSAGE };
 
-	event.message = world->restarted[DST] ? MIG_MSG_RUNNING : MIG_MSG_FAILED;
+	event.message = MIG_MSG_FAILED;
+	if (world->restarted[DST])
+		event.message = world->post ? MIG_MSG_COMPLETE : MIG_MSG_RUNNING;
 	step(world, SRC, &event);
 }
 
@@ -449,7 +498,7 @@ static void die(struct world *world, enum who who)
 
 	if (who == SRC && side->may_run && state == MIG_SRC_STAYS)
 		world->restarted[SRC] = 1; /* a VM that crashes is no matter of a migration's */
-	if (who == DST && state == MIG_DST_RUNNING)
+	if (who == DST && (state == MIG_DST_RUNNING || state == MIG_DST_FILLING))
 		world->restarted[DST] = 1;
 	*side = (struct side){ .dead = 1, .has = has, .state = state };
 }
@@ -516,6 +565,9 @@ static void fault_moves(struct moves *moves, const struct world *from, enum who 
 	if (from->cancels > 0 && !machine_is_over(from, who)) {
 		next = move(moves, from);
 		next->cancels--;
+		next->given_up |=
+			who == SRC && side->state == MIG_SRC_SERVING && (side->flags & 4u) != 0;
+		next->ended_there |= who == DST && side->state == MIG_DST_FILLING;
 		happens(next, who, who == SRC ? MIG_EV_CANCEL : MIG_EV_GIVE_UP);
 	}
 }
@@ -527,6 +579,7 @@ static void all_moves(const struct world *from, struct moves *moves)
 	worker_moves(moves, from, DST);
 	keeper_moves(moves, from);
 	network_moves(moves, from);
+	fill_moves(moves, from);
 	moves->good_count = moves->count;
 	fault_moves(moves, from, SRC);
 	fault_moves(moves, from, DST);
@@ -706,6 +759,22 @@ Test(mig_switch_model, each_pair_of_kinds, .timeout = 900)
 			*budgets[k] = most;
 			search(world);
 		}
+}
+
+/* Budgets as in struct world: cuts, deaths, cancels, faults, unknowns. */
+Test(mig_switch_model, post_copy, .timeout = 900)
+{
+	static const uint8_t budgets[][5] = {
+		{ 0, 0, 0, 0, 0 }, { 2, 0, 1, 0, 1 }, { 1, 2, 0, 1, 0 }, { 1, 1, 1, 0, 0 }
+	};
+
+	for (size_t i = 0; i < sizeof(budgets) / sizeof(budgets[0]); i++) {
+		struct world world = first();
+
+		world.post = 1;
+		memcpy(&world.cuts, budgets[i], sizeof(budgets[i]));
+		search(world);
+	}
 }
 
 Test(mig_switch_model, all_of_it, .timeout = 600)

@@ -72,6 +72,8 @@ static void source_from(struct mig_source source, bool asked, uint32_t depth)
 			  "runs after %s in %s", mig_event_name(event),
 			  mig_source_state_name(source.state));
 		cr_assert(!does(&actions, MIG_DO_RELEASE) || asked);
+		cr_assert(source.state != MIG_SRC_SERVING || !does(&actions, MIG_DO_RUN),
+			  "runs what has gone on elsewhere");
 		cr_assert(!does(&actions, MIG_DO_ASK) || asked ||
 			  source.state == MIG_SRC_PROMISING);
 		if (mig_source_is_over(&source))
@@ -91,6 +93,10 @@ Test(mig_switch, sequences_of_the_source)
 	source.state = MIG_SRC_ASKING;
 	source_from(source, true, 0);
 	source.state = MIG_SRC_COMMITTED;
+	source_from(source, true, 0);
+	source.post = true;
+	source_from(source, true, 0);
+	source.state = MIG_SRC_SERVING;
 	source_from(source, true, 0);
 	cr_log_info("%" PRIu64 " steps", source_steps);
 }
@@ -128,6 +134,10 @@ Test(mig_switch, sequences_of_the_destination)
 	destination_from(destination, true, 0);
 	destination.state = MIG_DST_HANDING_BACK;
 	destination.broken = true;
+	destination_from(destination, true, 0);
+	destination.broken = false;
+	destination.state = MIG_DST_FILLING;
+	destination.post = true;
 	destination_from(destination, true, 0);
 }
 
@@ -170,6 +180,7 @@ static void print_action(FILE *out, const struct mig_action *action)
 		[MIG_DO_SEND] = "send ",      [MIG_DO_ASK] = "ask ",
 		[MIG_DO_READ] = "read",       [MIG_DO_RUN] = "run ",
 		[MIG_DO_RELEASE] = "release", [MIG_DO_RETRY] = "retry",
+		[MIG_DO_SERVE] = "serve",
 	};
 
 	(void)fprintf(out, " %s", names[action->kind]);
@@ -196,35 +207,87 @@ static void print_line(FILE *out, const char *from, const struct mig_event *even
 	(void)fprintf(out, "\n");
 }
 
-static char *render(void)
+/* @variant: 0; 1 by post-copy; 2 so, and nothing is heard of the destination. */
+static void print_source(FILE *out, enum mig_source_state state, const struct mig_event *event,
+			 uint32_t variant)
+{
+	struct mig_source from = mig_source_begin(EPOCH);
+	struct mig_actions actions;
+	struct mig_source to;
+
+	from.state = state;
+	from.post = variant > 0;
+	from.lost = variant > 1;
+	to = mig_source_step(from, event, &actions);
+	print_line(out, mig_source_state_name(from.state), event, mig_source_state_name(to.state),
+		   &actions);
+}
+
+static void print_destination(FILE *out, enum mig_destination_state state,
+			      const struct mig_event *event, uint32_t variant)
+{
+	struct mig_destination from = mig_destination_begin(EPOCH);
+	struct mig_actions actions;
+	struct mig_destination to;
+
+	from.state = state;
+	from.post = variant > 0;
+	to = mig_destination_step(from, event, &actions);
+	print_line(out, mig_destination_state_name(from.state), event,
+		   mig_destination_state_name(to.state), &actions);
+}
+
+static char *line_of(bool source, int state, const struct mig_event *event, uint32_t variant)
 {
 	char *text = NULL;
 	size_t size_bytes = 0;
 	FILE *out = open_memstream(&text, &size_bytes);
-	struct mig_actions actions;
 
 	cr_assert_not_null(out);
-	for (int state = MIG_SRC_INVALID + 1; state < MIG_SRC_STATES; state++)
-		for (uint32_t i = 0; i < event_count; i++) {
-			struct mig_source from = mig_source_begin(EPOCH);
-			struct mig_source to;
+	if (source)
+		print_source(out, (enum mig_source_state)state, event, variant);
+	else
+		print_destination(out, (enum mig_destination_state)state, event, variant);
+	cr_assert_eq(fclose(out), 0);
+	return text;
+}
 
-			from.state = (enum mig_source_state)state;
-			to = mig_source_step(from, &events[i], &actions);
-			print_line(out, mig_source_state_name(from.state), &events[i],
-				   mig_source_state_name(to.state), &actions);
-		}
-	(void)fprintf(out, "\n");
-	for (int state = MIG_DST_INVALID + 1; state < MIG_DST_STATES; state++)
-		for (uint32_t i = 0; i < event_count; i++) {
-			struct mig_destination from = mig_destination_begin(EPOCH);
-			struct mig_destination to;
+/* Of one side; of a variant but the first, what is not as in the one before. */
+static void print_side(FILE *out, bool source, uint32_t variant)
+{
+	int count = source ? MIG_SRC_STATES : MIG_DST_STATES;
 
-			from.state = (enum mig_destination_state)state;
-			to = mig_destination_step(from, &events[i], &actions);
-			print_line(out, mig_destination_state_name(from.state), &events[i],
-				   mig_destination_state_name(to.state), &actions);
+	for (int state = 1; state < count; state++)
+		for (uint32_t i = 0; i < event_count; i++) {
+			bool is_post = source ? state == MIG_SRC_SERVING : state == MIG_DST_FILLING;
+			char *text = line_of(source, state, &events[i], variant);
+			char *before = variant > 0 ? line_of(source, state, &events[i], variant - 1)
+						   : NULL;
+
+			if (variant == 0 ? !is_post
+					 : strcmp(text, before) != 0 || (is_post && variant == 1))
+				(void)fprintf(out, "%s", text);
+			free(text);
+			free(before);
 		}
+}
+
+static char *render(void)
+{
+	static const struct {
+		bool source;
+		uint32_t variant;
+	} parts[] = { { true, 0 }, { false, 0 }, { true, 1 }, { true, 2 }, { false, 1 } };
+	char *text = NULL;
+	size_t size_bytes = 0;
+	FILE *out = open_memstream(&text, &size_bytes);
+
+	cr_assert_not_null(out);
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		if (i > 0)
+			(void)fprintf(out, "\n");
+		print_side(out, parts[i].source, parts[i].variant);
+	}
 	cr_assert_eq(fclose(out), 0);
 	for (char *at = text; (at = strstr(at, " \n")) != NULL;) { /* no blanks at ends */
 		memmove(at, at + 1, strlen(at));
