@@ -4,7 +4,8 @@
  * loop: send and receive of as many bytes over as many streams with a CRC-32C at both ends.
  *
  *   stream_bench [--quick] [--compression]
- *   stream_bench --bare MIB STREAMS    only one bare loop of random data: milliseconds
+ *   stream_bench --bare MIB STREAMS [BLOCK_KIB]    only one bare loop of random data: milliseconds
+ *                                                  that passed, and of processors
  *
  * Both begin with touched huge-page memory and end in untouched, so that populating it counts, and
  * both ends are threads of this process.  Runs that are compared take turns.  Then (with
@@ -29,10 +30,12 @@
 #include "base/pool.h"
 #include "hypervisor/memory_priv.h"
 #include "migrate/mig_copy.h"
+#include "tests/support/bench_move.h"
 #include "tests/support/bench_table.h"
 
 #define STREAMS_MAX 4u
 #define TIMEOUT_MS  60000u
+#define SEED        0x9e3779b97f4a7c15ULL
 
 enum content {
 	RANDOM,
@@ -79,29 +82,17 @@ struct stream {
 
 /* --- filling --- */
 
-static uint64_t next_random(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
-
-/* Text: words of eight letters out of 64, which LZ4 about halves. */
 static void fill(struct bench *bench, enum content content)
 {
-	uint64_t state = 0x9e3779b97f4a7c15ULL;
+	static const enum bench_content kinds[CONTENTS] = { BENCH_RANDOM, BENCH_TEXT, BENCH_ZEROS,
+							    BENCH_ZEROS, BENCH_ZEROS };
 	uint8_t *to = hv_memory_base(bench->source);
 
 	bench->move_bytes = content == SCATTERED ? bench->size_bytes / 2 : bench->size_bytes;
-	for (uint64_t at = 0; at < bench->size_bytes; at += 8) {
-		bool random = content == SCATTERED ? at / MIG_PAGE_BYTES % 2 == 0 : content < ZERO;
-		uint64_t value = random ? next_random(&state) : 0;
-
-		if (content == TEXT)
-			value = 0x6f74207473616c20ULL + (value >> 58) * 0x0101010001ULL;
-		base_put_le64(to + at, value);
-	}
+	bench_fill(to, bench->size_bytes, kinds[content], SEED);
+	for (uint64_t at = 0; content == SCATTERED && at < bench->size_bytes;
+	     at += 2 * MIG_PAGE_BYTES)
+		bench_fill(to + at, MIG_PAGE_BYTES, BENCH_RANDOM, SEED + at);
 	memset(bench->dirty,
 	       content == UNTOUCHED   ? 0
 	       : content == SCATTERED ? 0x55
@@ -458,18 +449,21 @@ static bool cap_link(void)
 }
 
 /* Of whole huge pages. */
-static int bare_only(const char *mib, const char *streams)
+static int bare_only(const char *mib, const char *streams, const char *block_kib)
 {
 	struct bench bench = { .size_bytes = strtoull(mib, NULL, 10) << 20 };
 	uint32_t count = (uint32_t)strtoul(streams, NULL, 10);
+	uint64_t block_bytes = strtoull(block_kib, NULL, 10) << 10;
 	struct base_error err = { .code = 0 };
+	struct cost cost;
 
 	bench.size_bytes &= ~(HV_HUGE_PAGE_BYTES - 1);
-	if (bench.size_bytes == 0 || count == 0 || count > STREAMS_MAX) {
+	if (bench.size_bytes == 0 || count == 0 || count > STREAMS_MAX || block_bytes == 0 ||
+	    HV_HUGE_PAGE_BYTES % block_bytes != 0) {
 		(void)fprintf(stderr,
-			      "stream_bench: '%s' MiB, '%s' streams: expected 2 or more, "
-			      "1 to %u\n",
-			      mib, streams, STREAMS_MAX);
+			      "stream_bench: '%s' MiB, '%s' streams, '%s' KiB: expected 2 or more, "
+			      "1 to %u, a part of 2 MiB\n",
+			      mib, streams, block_kib, STREAMS_MAX);
 		return 2;
 	}
 	bench_need(hv_memory_new(bench.size_bytes, HV_MEMORY_AUTO, &bench.source, &err), &err);
@@ -477,7 +471,8 @@ static int bare_only(const char *mib, const char *streams)
 	if (bench.dirty == NULL)
 		return 1;
 	fill(&bench, RANDOM);
-	(void)printf("%.3f\n", run(&bench, count, 1ULL << 20).seconds * 1e3);
+	cost = run(&bench, count, block_bytes);
+	(void)printf("%.3f %.3f\n", cost.seconds * 1e3, cost.cpu_seconds * 1e3);
 	free(bench.dirty);
 	hv_memory_free(bench.source);
 	return 0;
@@ -488,8 +483,8 @@ int main(int argc, char **argv)
 	struct bench bench = { .size_bytes = 1ULL << 30, .runs = 9 };
 	struct base_error err = { .code = 0 };
 
-	if (argc == 4 && strcmp(argv[1], "--bare") == 0)
-		return bare_only(argv[2], argv[3]);
+	if ((argc == 4 || argc == 5) && strcmp(argv[1], "--bare") == 0)
+		return bare_only(argv[2], argv[3], argc == 5 ? argv[4] : "1024");
 	if (bench_has_word(argc, argv, "--quick")) {
 		bench.size_bytes >>= 1;
 		bench.runs = 5;
