@@ -103,6 +103,7 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 			  .fixed_ns = FIXED_COST_NS },
 		.compress = request->compress,
 		.verify = request->verify,
+		.resume_ms = (uint32_t)request->resume_ms,
 	};
 	int code = 0;
 
@@ -240,6 +241,9 @@ json_t *vm_move_report_json(const struct vm_move *move)
 		{ "chunks", report->chunks },
 		{ "resent_chunks", report->resent_chunks },
 		{ "state_bytes", report->state_bytes },
+		{ "cuts", report->cuts },
+		{ "cut_ns", report->cut_ns },
+		{ "again_bytes", report->again_bytes },
 	};
 	json_t *object = json_object();
 
@@ -269,9 +273,11 @@ json_t *vm_move_progress_json(struct vm_move *move)
 
 	mig_out_progress(move->out, &progress);
 	(void)json_object_set_new(object, "to", json_string(move->request.to.text));
-	(void)json_object_set_new(
-		object, "state",
-		json_string(progress.is_queued ? "queued" : mig_source_state_name(progress.state)));
+	(void)json_object_set_new(object, "state",
+				  json_string(progress.is_queued ? "queued"
+					      : progress.is_cut
+						      ? "reconnecting"
+						      : mig_source_state_name(progress.state)));
 	put(object, "round", progress.round);
 	put(object, "percent", progress.view.percent);
 	put(object, "rate_bytes_per_s", progress.view.rate_bytes_per_s);
@@ -318,6 +324,7 @@ int vm_move_in_new(const struct vm_move_options *options, int listen_fd, struct 
 		.listen_fd = listen_fd,
 		.host = options->host_moves,
 		.keeps_register = true,
+		.resume_ms = VM_MOVE_RESUME_MS_MAX,
 	};
 	int code = 0;
 

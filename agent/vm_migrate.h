@@ -68,7 +68,10 @@ struct vm_move_request {
 	bool quick;         /* held first, moved as a whole: no goal, no time limit, no action */
 	bool verify;        /* docs/migrate/verify.md */
 	uint64_t bandwidth; /* bytes a second, while the VM runs, or quick; 0: as it goes */
+	uint64_t resume_ms; /* docs/migrate/resume.md; 0: a cut is the end */
 };
+#define VM_MOVE_RESUME_MS         60000u
+#define VM_MOVE_RESUME_MS_MAX     3600000u
 #define VM_MOVE_CHANNELS          4u
 #define VM_MOVE_DOWNTIME_MS       300u
 #define VM_MOVE_DOWNTIME_MS_MAX   3600000u

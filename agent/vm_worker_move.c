@@ -229,13 +229,14 @@ static int mode_arg(const struct vm_request *request, bool *quick, struct base_e
 }
 
 /* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth, mode,
- * verify. */
+ * verify, keep, resume_ms. */
 static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
 			struct base_error *err)
 {
 	struct vm_move_request move = { .late = MIG_LATE_SWITCH,
 					.compress = MIG_COMPRESS_AUTO,
-					.downtime_ms = VM_MOVE_DOWNTIME_MS };
+					.downtime_ms = VM_MOVE_DOWNTIME_MS,
+					.resume_ms = VM_MOVE_RESUME_MS };
 	uint64_t channels = VM_MOVE_CHANNELS;
 	struct base_error why = { 0 };
 	int code = 0;
@@ -260,6 +261,9 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 				  INT64_MAX, &move.bandwidth, err);
 	if (code == 0)
 		code = mode_arg(request, &move.quick, err);
+	if (code == 0)
+		code = number_arg(&request->args[11], "resume_ms", 0, VM_MOVE_RESUME_MS_MAX,
+				  &move.resume_ms, err);
 	move.keep = request->args[10].flag;
 	move.channel_count = (uint32_t)channels;
 	move.verify = request->args[9].given && request->args[9].flag;

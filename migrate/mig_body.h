@@ -40,7 +40,8 @@
 #define MIG_CAN_LZ4    (1u << 0)
 #define MIG_CAN_DISKS  (1u << 1)
 #define MIG_CAN_VERIFY (1u << 2)
-#define MIG_CAN_ALL    (MIG_CAN_LZ4 | MIG_CAN_DISKS | MIG_CAN_VERIFY)
+#define MIG_CAN_RESUME (1u << 3) /* goes on after a cut: resume.md */
+#define MIG_CAN_ALL    (MIG_CAN_LZ4 | MIG_CAN_DISKS | MIG_CAN_VERIFY | MIG_CAN_RESUME)
 
 struct mig_opened {
 	uint16_t version;     /* chosen; 0: none of those offered */

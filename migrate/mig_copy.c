@@ -12,9 +12,11 @@
 #include "base/clock.h"
 #include "base/crc32c.h"
 #include "migrate/mig_body.h"
+#include "migrate/mig_body_resume.h"
 
 #define SPAN_PAGES   (MIG_SPAN_BYTES / MIG_PAGE_BYTES) /* whole words of a bitmap */
-#define BATCH_BYTES  (256u << 10)                      /* so much does not wait for company */
+#define ROUND_STEP   (2ULL * SPAN_PAGES) /* of generations: more than chunks of a span in a round */
+#define BATCH_BYTES  (256u << 10)        /* so much does not wait for company */
 #define PACKED_PAGES 64u /* of a compressed chunk: copy and result stay in a processor's cache */
 #define PACKED_BYTES ((size_t)PACKED_PAGES * MIG_PAGE_BYTES)
 
@@ -27,7 +29,8 @@ struct lane {
 	size_t packed_bytes;
 	uint8_t *stable; /* copies of pages that are being written to; NULL: nothing is logged */
 	size_t stable_bytes;
-	bool hot; /* such are sent now */
+	bool hot;             /* such are sent now */
+	uint32_t chunk_count; /* of the span in the round */
 
 	/* Small chunks wait here for company; their bytes stay where they are until then. */
 	uint32_t post_count;
@@ -47,11 +50,12 @@ struct mig_copy {
 	const struct mig_dirty_ops *log; /* NULL: nothing is logged */
 	void *log_context;
 	struct mig_heat *heat; /* of the first round; NULL: nothing is logged */
-	uint64_t *generations; /* of each span: the last that was sent; its channel's */
+	uint64_t *generations; /* of each span: of its last chunk, once all of a round were sent */
 
 	/* The round under way. */
 	const uint64_t *dirty;
 	uint32_t round;
+	uint64_t turn; /* of this round and those before: after a cut a number may come again */
 	bool last;
 	atomic_bool stop;               /* a channel has failed */
 	atomic_uint_fast64_t next_span; /* last round */
@@ -191,6 +195,12 @@ static int flush(struct lane *lane, struct base_error *err)
 	return count > 0 ? mig_link_post(lane->link, lane->posts, count, err) : 0;
 }
 
+/* Generations of a round are above it, and up to the next one's. */
+static uint64_t round_begin(const struct mig_copy *copy)
+{
+	return copy->turn * ROUND_STEP;
+}
+
 /* @chunk, whose stored bytes are at @bytes and stay there until the lane is flushed. */
 static int send_chunk(struct mig_copy *copy, struct lane *lane, struct mig_chunk *chunk,
 		      const uint8_t *bytes, struct base_error *err)
@@ -198,7 +208,7 @@ static int send_chunk(struct mig_copy *copy, struct lane *lane, struct mig_chunk
 	uint8_t *encoded = lane->chunks[lane->post_count];
 
 	chunk->round = copy->round;
-	chunk->generation = ++copy->generations[chunk->first / SPAN_PAGES];
+	chunk->generation = round_begin(copy) + ++lane->chunk_count;
 	mig_chunk_encode(chunk, encoded);
 	lane->posts[lane->post_count++] = (struct mig_post){ .region = chunk->region,
 							     .size_bytes = chunk->stored_bytes,
@@ -356,6 +366,7 @@ static int send_span(struct mig_copy *copy, struct lane *lane, uint64_t span,
 
 	if (next_dirty(copy, page, end) == end)
 		return 0;
+	lane->chunk_count = 0;
 #ifndef GODWIT_MUTANT_MIG_CLEAR_LATE
 	gone = forget(copy, page, end, err);
 #endif
@@ -376,6 +387,7 @@ static int send_span(struct mig_copy *copy, struct lane *lane, uint64_t span,
 		if (r < 0)
 			return r;
 	}
+	copy->generations[span] = round_begin(copy) + lane->chunk_count;
 #ifdef GODWIT_MUTANT_MIG_CLEAR_LATE
 	gone = flush(lane, err);
 	if (gone == 0)
@@ -413,7 +425,7 @@ static int in_order(struct mig_copy *copy, struct lane *lane, uint32_t channel,
 /*
  * The first round: spans in an order that has nothing to do with where they are, since what the
  * guest writes is seldom spread evenly, and it takes a while until it is known; those that it
- * writes to behind all others.  A span that was sent has a generation.
+ * writes to behind all others.  A span that was sent has a generation of the round.
  */
 static int by_heat(struct mig_copy *copy, struct lane *lane, uint32_t channel,
 		   struct base_error *err)
@@ -429,7 +441,7 @@ static int by_heat(struct mig_copy *copy, struct lane *lane, uint32_t channel,
 
 		at = (at + stride) % count;
 		lane->hot = i >= count;
-		if (copy->generations[span] == 0 &&
+		if (copy->generations[span] <= round_begin(copy) &&
 		    (i >= count || !mig_heat_is_hot(copy->heat, span)))
 			r = send_span(copy, lane, span, err);
 	}
@@ -473,6 +485,7 @@ int mig_copy_round(struct mig_copy *copy, const uint64_t *dirty, uint32_t number
 
 	copy->dirty = dirty;
 	copy->round = number;
+	copy->turn++;
 	copy->last = last;
 	atomic_store(&copy->stop, false);
 	atomic_store(&copy->next_span, 0);
@@ -482,9 +495,73 @@ int mig_copy_round(struct mig_copy *copy, const uint64_t *dirty, uint32_t number
 		r = mig_heat_begin(copy->heat, dirty, err);
 	if (r == 0)
 		r = base_pool_each(copy->pool, copy->channel_count, channel_round, copy, err);
-	if (r == 0 && copy->images != NULL)
-		mig_image_end(copy->images);
 	return r;
+}
+
+void mig_copy_confirmed(struct mig_copy *copy)
+{
+	if (copy->images != NULL)
+		mig_image_confirmed(copy->images);
+}
+
+/* --- after a cut --- */
+
+static void take_out(const struct mig_copy *copy, uint64_t span, uint64_t *dirty)
+{
+	uint64_t end = (span + 1) * SPAN_PAGES;
+
+	if (end > copy->page_count)
+		end = copy->page_count; /* bits behind the last page are not there */
+	for (uint64_t word = span * SPAN_PAGES / 64; word * 64 < end; word++)
+		dirty[word] = 0;
+}
+
+int mig_copy_have(struct mig_copy *copy, const struct mig_have *have, uint64_t *dirty,
+		  uint64_t *ret_spans, struct base_error *err)
+{
+	*ret_spans = 0;
+	if (have->object > 0)
+		return mig_image_have(copy->images, have, ret_spans, err);
+	if (have->first > copy->span_count || have->count > copy->span_count - have->first)
+		return base_fail(err, -EBADMSG,
+				 "migration have: spans %" PRIu64 "+%" PRIu32
+				 " of memory, which has %" PRIu64,
+				 have->first, have->count, copy->span_count);
+	for (uint32_t i = 0; i < have->count; i++) {
+		uint64_t sent = copy->generations[have->first + i];
+
+		if (sent <= round_begin(copy))
+			continue; /* of an earlier round: this one has not got there */
+#ifndef GODWIT_MUTANT_MIG_RESUME_HAVE
+		if (mig_have_generation(have, i) != sent)
+			continue;
+#endif
+		take_out(copy, have->first + i, dirty);
+		++*ret_spans;
+	}
+	return 0;
+}
+
+uint64_t mig_copy_again_bytes(const struct mig_copy *copy, const uint64_t *dirty)
+{
+	uint64_t bytes = copy->images != NULL ? mig_image_again_bytes(copy->images) : 0;
+
+	for (uint64_t span = 0; span < copy->span_count; span++) {
+		uint64_t end = (span + 1) * SPAN_PAGES;
+
+		if (copy->generations[span] <= round_begin(copy))
+			continue;
+		end = end < copy->page_count ? end : copy->page_count;
+		for (uint64_t word = span * SPAN_PAGES / 64; word * 64 < end; word++)
+			bytes += (uint64_t)__builtin_popcountll(dirty[word]) * MIG_PAGE_BYTES;
+	}
+	return bytes;
+}
+
+void mig_copy_relink(struct mig_copy *copy, struct mig_link *const *links)
+{
+	for (uint32_t i = 0; i < copy->channel_count; i++)
+		copy->lanes[i].link = links[i];
 }
 
 int mig_copy_forgive(const struct mig_copy *copy, const struct mig_failure *failures,

@@ -23,6 +23,7 @@
 #include "migrate/mig_squeeze.h"
 
 struct mig_copy;
+struct mig_have;
 
 struct mig_copy_options {
 	const uint8_t *memory; /* borrowed */
@@ -59,6 +60,22 @@ void mig_copy_free(struct mig_copy *copy);
  */
 BASE_MUST_CHECK int mig_copy_round(struct mig_copy *copy, const uint64_t *dirty, uint32_t number,
 				   bool last, struct base_error *err);
+
+/* The destination has confirmed the round: nothing of it is sent again. */
+void mig_copy_confirmed(struct mig_copy *copy);
+
+/**
+ * mig_copy_have - after a cut, of a round that was not confirmed: what had come before it.
+ * Takes out of @dirty, that round's, and out of what the images shall send, all spans of @have
+ * that were sent in this round and have come as a whole; gives their number.
+ * -EBADMSG: spans that the object does not have.  While no round is under way.
+ */
+BASE_MUST_CHECK int mig_copy_have(struct mig_copy *copy, const struct mig_have *have,
+				  uint64_t *dirty, uint64_t *ret_spans, struct base_error *err);
+/* After that: bytes of memory and images that the round had sent, and that have to go again. */
+uint64_t mig_copy_again_bytes(const struct mig_copy *copy, const uint64_t *dirty);
+/* Other connections for the same channels.  While no round is under way. */
+void mig_copy_relink(struct mig_copy *copy, struct mig_link *const *links);
 
 /**
  * mig_copy_forgive - what the destination reported, against a look into the log after the report.

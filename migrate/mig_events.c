@@ -51,6 +51,14 @@ bool mig_events_take(struct mig_events *events, uint64_t deadline_ns, struct mig
 	return true;
 }
 
+void mig_events_clear(struct mig_events *events)
+{
+	BASE_LOCKED(&events->lock);
+
+	events->count = 0;
+	(void)pthread_cond_broadcast(&events->changed);
+}
+
 void mig_events_drop(struct mig_events *events, bool on)
 {
 	BASE_LOCKED(&events->lock);

@@ -31,6 +31,8 @@ void mig_events_post(struct mig_events *events, const struct mig_event *event);
 void mig_events_post_kind(struct mig_events *events, enum mig_event_kind kind);
 /* The next one, or false at @deadline_ns (BASE_TIME_NEVER: wait for ever). */
 bool mig_events_take(struct mig_events *events, uint64_t deadline_ns, struct mig_event *ret_event);
+/* What was posted and not taken is forgotten. */
+void mig_events_clear(struct mig_events *events);
 /* For who waits for the end of a thread that posts, and is the one who takes. */
 void mig_events_drop(struct mig_events *events, bool on);
 /* Posters wait no longer. */

@@ -75,6 +75,32 @@ static uint32_t span_bits(const struct mig_granules *granules, uint64_t span)
 	       SPAN_MASK;
 }
 
+uint64_t mig_granules_span_count(const struct mig_granules *granules)
+{
+	return word_count(granules) * SPANS_PER_WORD;
+}
+
+uint64_t mig_granules_spans_of(const struct mig_granules *granules, uint16_t object,
+			       uint64_t *ret_first)
+{
+	const struct mig_granules_object *objects = granules->objects;
+
+	base_assert(object > 0 && object < granules->object_count);
+	*ret_first = objects[object].first_word * SPANS_PER_WORD;
+	return (objects[object + 1].first_word - objects[object].first_word) * SPANS_PER_WORD;
+}
+
+uint64_t mig_granules_span_bytes(const struct mig_granules *granules, uint64_t span)
+{
+	return (uint64_t)__builtin_popcount(span_bits(granules, span)) * MIG_GRANULE_BYTES;
+}
+
+void mig_granules_take_out(struct mig_granules *granules, uint64_t span)
+{
+	granules->dirty[span / SPANS_PER_WORD] &=
+		~((uint64_t)SPAN_MASK << span % SPANS_PER_WORD * SPAN_GRANULES);
+}
+
 uint64_t mig_granules_find(const struct mig_granules *granules, uint64_t span)
 {
 	uint64_t end = word_count(granules) * SPANS_PER_WORD;

@@ -36,6 +36,14 @@ uint64_t *mig_granules_bits(const struct mig_granules *granules, uint16_t object
 uint64_t mig_granules_bytes(const struct mig_granules *granules); /* of all that are set */
 void mig_granules_clear(struct mig_granules *granules);
 
+uint64_t mig_granules_span_count(const struct mig_granules *granules);
+/* How many spans stand for @object; the first of them. */
+uint64_t mig_granules_spans_of(const struct mig_granules *granules, uint16_t object,
+			       uint64_t *ret_first);
+/* What is set of @span: bytes, and none any more. */
+uint64_t mig_granules_span_bytes(const struct mig_granules *granules, uint64_t span);
+void mig_granules_take_out(struct mig_granules *granules, uint64_t span);
+
 /* The first span from @span on in which something is set; MIG_NO_SPAN. */
 uint64_t mig_granules_find(const struct mig_granules *granules, uint64_t span);
 /* One that no other thread has taken; @next: 0 when they begin. */

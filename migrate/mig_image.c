@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "migrate/mig_body_resume.h"
 
 #define SPAN_SECTORS (MIG_SPAN_BYTES / MIG_SECTOR_BYTES)
 #define BUFFER_ALIGN 4096u /* of any store */
@@ -16,10 +17,12 @@ struct mig_image {
 	void *context;
 	struct mig_granules granules; /* to be sent */
 	uint32_t channel_count;
-	bool is_first; /* no harvest yet */
+	bool is_first;         /* no harvest yet */
+	uint64_t *generations; /* of each span: of its last chunk, once all of a round were sent */
 	uint8_t *buffers[MIG_CHANNELS_MAX + 1];
 
 	uint32_t round;
+	uint64_t turn; /* of this round and those before: after a cut a number may come again */
 	bool last;
 	atomic_uint_fast64_t next_span; /* last round */
 
@@ -48,6 +51,10 @@ static int tables_new(struct mig_image *image, const struct mig_image_options *o
 	for (uint32_t i = 1; i < options->object_count; i++)
 		counts[i] = options->objects[i].unit_count;
 	if (mig_granules_init(&image->granules, counts, options->object_count) < 0)
+		return -ENOMEM;
+	image->generations =
+		calloc(mig_granules_span_count(&image->granules) + 1, sizeof(*image->generations));
+	if (image->generations == NULL)
 		return -ENOMEM;
 	for (uint32_t i = 1; i <= options->channel_count; i++) {
 		image->buffers[i] = aligned_alloc(BUFFER_ALIGN, MIG_SPAN_BYTES);
@@ -86,6 +93,7 @@ void mig_image_free(struct mig_image *image)
 	for (uint32_t i = 1; i <= image->channel_count; i++)
 		free(image->buffers[i]);
 	mig_granules_fini(&image->granules);
+	free(image->generations);
 	free(image);
 }
 
@@ -122,6 +130,12 @@ const uint64_t *mig_image_dirty(const struct mig_image *image, uint16_t object)
 
 /* --- chunks --- */
 
+/* At most one chunk a sector, so a later round's generations are above. */
+static uint64_t round_begin(const struct mig_image *image)
+{
+	return image->turn * SPAN_SECTORS;
+}
+
 static int send_chunk(struct sending *sending, enum mig_chunk_kind kind, uint64_t first,
 		      uint32_t count, struct base_error *err)
 {
@@ -135,8 +149,7 @@ static int send_chunk(struct sending *sending, enum mig_chunk_kind kind, uint64_
 		.round = image->round,
 		.first = first,
 		.count = count,
-		/* At most one chunk a sector, so a later round's are above. */
-		.generation = ((uint64_t)image->round + 1) * SPAN_SECTORS + sending->chunk_count++,
+		.generation = round_begin(image) + sending->chunk_count++,
 	};
 	struct mig_post post = { .chunk = bytes };
 	int r = 0;
@@ -238,18 +251,73 @@ static int send_span(struct sending *sending, struct base_error *err)
 	return 0;
 }
 
+static int send_all_of(struct sending *sending, uint64_t span, struct base_error *err)
+{
+	int r = 0;
+
+	sending->chunk_count = 0;
+	r = send_span(sending, err);
+	if (r == 0 && sending->chunk_count > 0)
+		sending->image->generations[span] =
+			round_begin(sending->image) + sending->chunk_count - 1;
+	return r;
+}
+
 /* --- a round --- */
 
 void mig_image_begin(struct mig_image *image, uint32_t round, bool last)
 {
 	image->round = round;
+	image->turn++;
 	image->last = last;
 	atomic_store(&image->next_span, 0);
 }
 
-void mig_image_end(struct mig_image *image)
+void mig_image_confirmed(struct mig_image *image)
 {
 	mig_granules_clear(&image->granules);
+}
+
+/* What a span's last chunk of the round had; 0: none, or it has not got there. */
+static uint64_t sent_in_round(const struct mig_image *image, uint64_t span)
+{
+	return image->generations[span] >= round_begin(image) ? image->generations[span] : 0;
+}
+
+int mig_image_have(struct mig_image *image, const struct mig_have *have, uint64_t *ret_spans,
+		   struct base_error *err)
+{
+	uint64_t base = 0;
+	uint64_t count = 0;
+
+	if (image != NULL && have->object < image->granules.object_count)
+		count = mig_granules_spans_of(&image->granules, have->object, &base);
+	if (have->first > count || have->count > count - have->first)
+		return base_fail(err, -EBADMSG,
+				 "migration have: spans %" PRIu64 "+%" PRIu32
+				 " of object %u, which has %" PRIu64,
+				 have->first, have->count, (unsigned int)have->object, count);
+	for (uint32_t i = 0; i < have->count; i++) {
+		uint64_t span = base + have->first + i;
+		uint64_t sent = sent_in_round(image, span);
+
+		if (sent == 0 || mig_have_generation(have, i) != sent)
+			continue;
+		mig_granules_take_out(&image->granules, span);
+		++*ret_spans;
+	}
+	return 0;
+}
+
+uint64_t mig_image_again_bytes(const struct mig_image *image)
+{
+	uint64_t bytes = 0;
+	uint64_t span = mig_granules_find(&image->granules, 0);
+
+	for (; span != MIG_NO_SPAN; span = mig_granules_find(&image->granules, span + 1))
+		if (sent_in_round(image, span) != 0)
+			bytes += mig_granules_span_bytes(&image->granules, span);
+	return bytes;
 }
 
 static uint64_t next_span(struct mig_image *image, uint64_t span)
@@ -270,11 +338,10 @@ int mig_image_send(struct mig_image *image, uint32_t channel, struct mig_link *l
 		int r = 0;
 
 		sending.span = mig_granules_span(&image->granules, span, sending.span.object);
-		sending.chunk_count = 0;
 		if (image->last ||
 		    channel == mig_channel_of(sending.span.object, sending.span.first,
 					      image->channel_count))
-			r = send_span(&sending, err);
+			r = send_all_of(&sending, span, err);
 		if (r < 0)
 			return r;
 		span = next_span(image, span + 1);

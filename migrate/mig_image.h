@@ -33,6 +33,7 @@ struct mig_image_ops {
 };
 
 struct mig_image;
+struct mig_have;
 
 struct mig_image_options {
 	const struct mig_image_ops *ops; /* borrowed */
@@ -74,7 +75,11 @@ void mig_image_begin(struct mig_image *image, uint32_t round, bool last);
  * mig_link_send() give. */
 BASE_MUST_CHECK int mig_image_send(struct mig_image *image, uint32_t channel, struct mig_link *link,
 				   const atomic_bool *stop, struct base_error *err);
-/* All channels have sent all. */
-void mig_image_end(struct mig_image *image);
+/* The destination has confirmed the round. */
+void mig_image_confirmed(struct mig_image *image);
+/* As mig_copy_have(), for images. */
+BASE_MUST_CHECK int mig_image_have(struct mig_image *image, const struct mig_have *have,
+				   uint64_t *ret_spans, struct base_error *err);
+uint64_t mig_image_again_bytes(const struct mig_image *image);
 
 #endif

@@ -298,13 +298,19 @@ static void perform(struct mig_in *in, const struct mig_action *action)
 	}
 }
 
-/* How long it stays ready without a word of the source. */
-static void count_silence(struct mig_in *in, const struct mig_event *event)
+/* How long it stays ready without a word of the source.  True: it is nothing to the machine, as the
+ * source may be back before it has sent all. */
+static bool count_silence(struct mig_in *in, const struct mig_event *event)
 {
+	bool is_cut = event->kind == MIG_EV_LINK_LOST && in->machine.state == MIG_DST_RECEIVING &&
+		      mig_in_can_resume(in);
+	uint32_t most_ms = is_cut ? in->resume_ms : in->options.give_up_ms;
+
 	if (event->kind == MIG_EV_LINK_BACK)
 		in->give_up_ns = BASE_TIME_NEVER;
-	if (event->kind == MIG_EV_LINK_LOST && in->options.give_up_ms > 0)
-		in->give_up_ns = mig_in_now() + in->options.give_up_ms * BASE_NS_PER_MS;
+	if (event->kind == MIG_EV_LINK_LOST && most_ms > 0)
+		in->give_up_ns = mig_in_now() + most_ms * BASE_NS_PER_MS;
+	return is_cut;
 }
 
 static void step(struct mig_in *in, const struct mig_event *event)
@@ -313,7 +319,8 @@ static void step(struct mig_in *in, const struct mig_event *event)
 
 	if (event->kind == MIG_EV_MESSAGE && event->message == MIG_MSG_SEALED)
 		in->machine.epoch = in->plan.epoch;
-	count_silence(in, event);
+	if (count_silence(in, event))
+		return;
 	in->machine = mig_destination_step(in->machine, event, &actions);
 	for (uint32_t i = 0; i < actions.count; i++)
 		perform(in, &actions.list[i]);

@@ -28,6 +28,8 @@ struct mig_in_options {
 	uint32_t timeout_ms;               /* 0: 10000 */
 	uint32_t retry_ms;                 /* 0: 1000 */
 	uint32_t give_up_ms;               /* READY and not heard of: ask to be let go; 0: never */
+	uint32_t resume_ms; /* a source that is cut off while it copies may be back within what it
+			     * says, but this at most; 0: never */
 };
 
 enum mig_in_end {

@@ -70,6 +70,8 @@ static enum visitor who_is(struct mig_in *in, const struct mig_open *open)
 			return VISITOR_NONE;
 		in->taken = true;
 		in->channel_count = open->channel_count;
+		in->resume_ms = open->resume_ms < in->options.resume_ms ? open->resume_ms
+									: in->options.resume_ms;
 		memcpy(in->id, open->id, sizeof(in->id));
 		return VISITOR_FIRST;
 	}
@@ -80,7 +82,9 @@ static enum visitor who_is(struct mig_in *in, const struct mig_open *open)
 	    open->channel_count != in->channel_count)
 		return VISITOR_NONE;
 	if (open->channel == 0)
-		return VISITOR_AGAIN;
+		return in->was_ready || in->has_sealed || in->resume_ms == 0 || in->accepted
+			       ? VISITOR_AGAIN
+			       : VISITOR_NONE;
 	return in->accepted && !in->stop ? VISITOR_DATA : VISITOR_NONE;
 }
 
@@ -157,11 +161,17 @@ static int admit_control(struct mig_in *in, const struct mig_open *open, int *fd
 			 struct base_error *err)
 {
 	struct mig_link *link = NULL;
+	bool resumes = false;
 	int r = 0;
 
-	if (again)
+	if (again) {
 		end_control(in);
-	r = make_link(in, open, *fd, &link, err);
+		resumes = mig_in_can_resume(in);
+	}
+	if (resumes)
+		r = mig_in_cut(in, err);
+	if (r == 0)
+		r = make_link(in, open, *fd, &link, err);
 	if (r == 0)
 		r = say_opened(in, link, open, err);
 	if (r < 0) {
@@ -171,6 +181,8 @@ static int admit_control(struct mig_in *in, const struct mig_open *open, int *fd
 	r = begin_control(in, link, base_take_fd(fd), err);
 	if (r == 0 && again)
 		mig_events_post_kind(&in->events, MIG_EV_LINK_BACK);
+	if (r == 0 && resumes)
+		mig_in_say_have(in);
 	return r;
 }
 

@@ -2,7 +2,7 @@
 /*
  * The destination's session, for the files that make it up: mig_in.c (life and actions),
  * mig_in_net.c (who connects), mig_in_control.c (what the source says), mig_in_data.c (the data
- * channels).
+ * channels), mig_in_verify.c (the hash tree), mig_in_resume.c (after a cut).
  *
  * Threads: the runner (mig_in_run()) owns what says nothing else; the door looks at the listening
  * socket and makes channels; the control channel's receiver; one for each data channel.
@@ -65,11 +65,13 @@ struct mig_in {
 	uint8_t id[MIG_ID_BYTES];
 	uint8_t secret[MIG_ID_BYTES];
 	uint32_t channel_count;
-	bool preparing; /* the receiver is in vm->prepare() */
-	bool accepted;  /* no findings: data channels may come */
-	bool stop;      /* for data channels and door */
-	bool lost;      /* no control channel */
-	bool parted;    /* the source has said BYE */
+	uint32_t resume_ms; /* a source that is cut off may be back within; 0: never */
+	bool preparing;     /* the receiver is in vm->prepare() */
+	bool accepted;      /* no findings: data channels may come */
+	bool stop;          /* for data channels and door */
+	bool cutting;       /* for data channels: the door waits for their end, and is inside */
+	bool lost;          /* no control channel */
+	bool parted;        /* the source has said BYE */
 	bool has_sealed, whole, sealed_told;
 	bool was_ready;
 	uint32_t rounds_reported; /* ROUND_DONE was sent for so many */
@@ -122,6 +124,25 @@ void mig_in_round_opened(struct mig_in *in, uint32_t number);
 /* No data channel is at work when it returns, and none comes.  Again is fine. */
 void mig_in_data_stop(struct mig_in *in);
 
+/* The same for now, by the door, which then makes others.  -ECANCELED: it is over. */
+BASE_MUST_CHECK int mig_in_data_cut(struct mig_in *in, struct base_error *err);
+/* Whether a data channel has to come to its end.  Under the lock. */
+static inline bool mig_in_is_ending(const struct mig_in *in)
+{
+	return in->stop || in->cutting;
+}
+
+/* --- mig_in_resume.c --- */
+
+/* Whether a source that is cut off now may be back. */
+bool mig_in_can_resume(struct mig_in *in);
+/* Whether an error of this code on a data channel is no more than that. */
+bool mig_in_is_cut(struct mig_in *in, int code);
+/* The door: the source is back; its old channels are gone after it. */
+BASE_MUST_CHECK int mig_in_cut(struct mig_in *in, struct base_error *err);
+/* On the new control channel: what had come. */
+void mig_in_say_have(struct mig_in *in);
+
 /* --- mig_in_verify.c; nothing where it is not verified --- */
 
 BASE_MUST_CHECK int mig_in_verify_new(const struct mig_in *in, const struct mig_object *objects,
@@ -136,6 +157,8 @@ BASE_MUST_CHECK int mig_in_verify_begin(struct mig_in *in, const struct mig_roun
  */
 BASE_MUST_CHECK int mig_in_verify_hash(struct mig_in *in, uint32_t lane, uint32_t number,
 				       bool all_there, struct base_error *err);
+/* Hashes of before a cut are worth nothing. */
+void mig_in_verify_cut(struct mig_in *in);
 BASE_MUST_CHECK int mig_in_verify_take_roots(struct mig_in *in, const struct mig_received *received,
 					     struct base_error *err);
 BASE_MUST_CHECK int mig_in_verify_take_nodes(struct mig_in *in, const struct mig_received *received,

@@ -63,9 +63,9 @@ static int wait_hashing(struct mig_in *in, uint32_t number, struct base_error *e
 {
 	BASE_LOCKED(&in->lock);
 
-	while (in->hash_open <= number && !in->stop)
+	while (in->hash_open <= number && !mig_in_is_ending(in))
 		(void)base_cond_wait(&in->changed, &in->lock, BASE_TIME_NEVER);
-	return in->stop ? base_fail(err, -ECANCELED, "migration: cancelled") : 0;
+	return mig_in_is_ending(in) ? base_fail(err, -ECANCELED, "migration: cancelled") : 0;
 }
 
 static bool is_last_lane(struct mig_in *in)
@@ -103,6 +103,19 @@ int mig_in_verify_hash(struct mig_in *in, uint32_t lane, uint32_t number, bool a
 		return r;
 	r = mig_verify_settle(in->verify, err);
 	return r < 0 ? r : 1;
+}
+
+void mig_in_verify_cut(struct mig_in *in)
+{
+	if (in->verify == NULL)
+		return;
+	mig_verify_restart(in->verify);
+	free(base_take(&in->roots));
+	in->sweeps = false;
+	in->swept = false;
+	atomic_store(&in->hashed_from, 0);
+	BASE_LOCKED(&in->lock);
+	in->hash_done = 0;
 }
 
 /* --- what the source says --- */

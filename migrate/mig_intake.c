@@ -30,8 +30,8 @@ struct mig_intake {
 	void *disk_context;
 	struct mig_verify *verify;
 	struct channel channels[MIG_CHANNELS_MAX + 1];
-	uint64_t *touched;                 /* bit of each page that may be other than zero */
-	atomic_uint_fast64_t *generations; /* the newest that came, of the spans of all objects */
+	uint64_t *touched;             /* bit of each page that may be other than zero */
+	_Atomic uint64_t *generations; /* the newest that came, of the spans of all objects */
 
 	uint32_t round; /* 0: none yet, else number + 1 */
 	bool last;
@@ -159,6 +159,13 @@ int mig_intake_round(struct mig_intake *intake, uint32_t number, bool last, stru
 	return 0;
 }
 
+uint32_t mig_intake_cut(struct mig_intake *intake)
+{
+	intake->open = false;
+	intake->last = false;
+	return intake->round;
+}
+
 static int in_round(const struct mig_intake *intake, uint32_t channel, uint32_t number,
 		    const char *what, struct base_error *err)
 {
@@ -185,6 +192,25 @@ int mig_intake_barrier(struct mig_intake *intake, uint32_t channel, uint32_t num
 		return 0;
 	intake->open = false;
 	return 1;
+}
+
+uint64_t mig_intake_span_count(const struct mig_intake *intake, uint16_t object)
+{
+	uint64_t units = 0;
+
+	base_assert(object < intake->object_count);
+	units = intake->objects[object].unit_count;
+	return units / units_per_span(object) + (units % units_per_span(object) != 0 ? 1 : 0);
+}
+
+void mig_intake_generations(const struct mig_intake *intake, uint16_t object, uint64_t first,
+			    uint64_t count, uint64_t *ret_generations)
+{
+	const atomic_uint_fast64_t *generations =
+		intake->generations + intake->first_spans[object] + first;
+
+	for (uint64_t i = 0; i < count; i++)
+		ret_generations[i] = atomic_load(&generations[i]);
 }
 
 uint32_t mig_intake_failures(const struct mig_intake *intake, struct mig_failure *ret_failures)
@@ -255,6 +281,19 @@ static void touch(struct mig_intake *intake, const struct mig_chunk *chunk)
 	for (uint64_t page = chunk->first; page < end; page = (page / 64 + 1) * 64)
 		(void)__atomic_fetch_or(&intake->touched[page / 64], word_mask(page, end),
 					__ATOMIC_RELAXED);
+}
+
+void mig_intake_loose(struct mig_intake *intake, uint64_t offset_bytes, uint64_t size_bytes)
+{
+	const struct mig_chunk pages = {
+		.first = offset_bytes / MIG_PAGE_BYTES,
+		.count = (uint32_t)((offset_bytes + size_bytes + MIG_PAGE_BYTES - 1) /
+					    MIG_PAGE_BYTES -
+				    offset_bytes / MIG_PAGE_BYTES),
+	};
+
+	base_assert(offset_bytes + size_bytes <= intake->objects[0].unit_count * MIG_PAGE_BYTES);
+	touch(intake, &pages);
 }
 
 static int take_pages(struct mig_intake *intake, const struct mig_chunk *chunk,

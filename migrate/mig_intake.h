@@ -80,6 +80,20 @@ BASE_MUST_CHECK int mig_intake_round(struct mig_intake *intake, uint32_t number,
 				     struct base_error *err);
 
 /**
+ * mig_intake_cut - all channels were cut off, and nobody is inside.
+ * The round under way is over, whatever there is of it, also where it was to be the last.  How many
+ * were opened; the next has that number.
+ */
+uint32_t mig_intake_cut(struct mig_intake *intake);
+/* Bytes have landed in memory of which no chunk has told: those pages may be other than zero. */
+void mig_intake_loose(struct mig_intake *intake, uint64_t offset_bytes, uint64_t size_bytes);
+uint64_t mig_intake_span_count(const struct mig_intake *intake, uint16_t object);
+/* Of @count spans of @object, from @first on: the generation of the newest chunk; 0: none came.
+ * While no chunks come. */
+void mig_intake_generations(const struct mig_intake *intake, uint16_t object, uint64_t first,
+			    uint64_t count, uint64_t *ret_generations);
+
+/**
  * mig_intake_chunk - one CHUNK message of @channel.
  * -EBADMSG bytes that cannot be, a generation older than what is there, a checksum that may not
  * fail, more failures than a guest can cause; -EPROTO not in this round, or not on this channel;

@@ -21,6 +21,7 @@
 struct region {
 	uint8_t *memory; /* NULL: not registered */
 	uint64_t size_bytes;
+	uint64_t loose_from, loose_to; /* written to since the last message; the same: not at all */
 };
 
 struct mig_link {
@@ -398,9 +399,28 @@ static int receive_body(struct mig_link *link, uint8_t *to, size_t size_bytes, b
 	return r;
 }
 
+static void touch(struct region *region, uint64_t from, uint64_t to)
+{
+	bool first = region->loose_from == region->loose_to;
+
+	region->loose_from = first || from < region->loose_from ? from : region->loose_from;
+	region->loose_to = first || to > region->loose_to ? to : region->loose_to;
+}
+
+bool mig_link_loose(const struct mig_link *link, uint32_t number, uint64_t *ret_offset_bytes,
+		    uint64_t *ret_size_bytes)
+{
+	const struct region *region = &link->regions[number];
+
+	base_assert(number > 0 && number < MIG_REGIONS_MAX);
+	*ret_offset_bytes = region->loose_from;
+	*ret_size_bytes = region->loose_to - region->loose_from;
+	return *ret_size_bytes > 0;
+}
+
 static int place(struct mig_link *link, const struct mig_frame *frame, struct base_error *err)
 {
-	const struct region *region =
+	struct region *region =
 		frame->region < MIG_REGIONS_MAX ? &link->regions[frame->region] : NULL;
 	int r = 0;
 
@@ -417,6 +437,7 @@ static int place(struct mig_link *link, const struct mig_frame *frame, struct ba
 				 frame->body_bytes, frame->offset_bytes, frame->region,
 				 region->size_bytes);
 #endif
+	touch(region, frame->offset_bytes, frame->offset_bytes + frame->body_bytes);
 	r = receive_body(link, region->memory + frame->offset_bytes, frame->body_bytes, true, err);
 	if (r == 0)
 		atomic_fetch_add_explicit(&link->written_bytes, frame->body_bytes,
@@ -469,6 +490,8 @@ int mig_link_receive(struct mig_link *link, struct mig_received *ret_received,
 {
 	if (link->receive_failed < 0)
 		return fail_again(link, link->receive_failed, err);
+	for (uint32_t i = 1; i < MIG_REGIONS_MAX; i++)
+		link->regions[i].loose_to = link->regions[i].loose_from = 0;
 	link->receive_failed = receive_message(link, ret_received, err);
 	return link->receive_failed;
 }

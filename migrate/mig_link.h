@@ -99,6 +99,11 @@ BASE_MUST_CHECK int mig_link_send(struct mig_link *link, enum mig_type type, con
 BASE_MUST_CHECK int mig_link_receive(struct mig_link *link, struct mig_received *ret_received,
 				     struct base_error *err);
 
+/* Where writes have landed in region @number since the last message, as far as is known: some of
+ * it, or all; false: nowhere.  Nobody receives. */
+bool mig_link_loose(const struct mig_link *link, uint32_t number, uint64_t *ret_offset_bytes,
+		    uint64_t *ret_size_bytes);
+
 /* Whoever is inside comes out with -ECANCELED, now and later.  Async-signal-safe. */
 void mig_link_cancel(struct mig_link *link);
 

@@ -76,7 +76,7 @@ void mig_out_note(struct mig_out *out, int code, const struct base_error *why)
 
 uint64_t mig_out_sent_bytes(const struct mig_out *out)
 {
-	uint64_t bytes = 0;
+	uint64_t bytes = out->past_bytes;
 
 	for (uint32_t i = 0; i < out->link_count; i++)
 		bytes += mig_link_counts(out->links[i]).sent_bytes;
@@ -279,6 +279,13 @@ static void retry(struct mig_out *out)
 	step(out, &again);
 }
 
+/* The machine hears of a lost connection when it will not be back. */
+static bool goes_on(struct mig_out *out, const struct mig_event *event)
+{
+	return event->kind == MIG_EV_LINK_LOST && out->machine.state == MIG_SRC_COPYING &&
+	       mig_out_resume(out) == 0;
+}
+
 /* --- the run --- */
 
 /* False: the user has enough of it. */
@@ -348,14 +355,15 @@ static bool try_again(struct mig_out *out, int code, uint64_t deadline_ns)
 	return !out->cancelled;
 }
 
-/* A destination that has everything would wait for a word, and in the end for an operator: it gets
- * it, if it can be reached within a timeout. */
+/* A destination that has everything would wait for a word, and in the end for an operator, and one
+ * that was cut off waits for us to be back: it gets it, if it can be reached within a timeout. */
 static void say_bye(struct mig_out *out)
 {
 	uint64_t deadline_ns = mig_out_now() + out->options.timeout_ms * BASE_NS_PER_MS;
-	int r = is_lost(out) && out->times.sealed_ns != 0 ? mig_out_relink(out, NULL) : -ENOTCONN;
+	bool is_waited_for = out->times.sealed_ns != 0 || out->was_cut;
+	int r = is_lost(out) && is_waited_for ? mig_out_relink(out, NULL) : -ENOTCONN;
 
-	while (r < 0 && out->times.sealed_ns != 0 && is_lost(out) && try_again(out, r, deadline_ns))
+	while (r < 0 && is_waited_for && is_lost(out) && try_again(out, r, deadline_ns))
 		r = mig_out_relink(out, NULL);
 	if (r == 0 && out->machine.state == MIG_SRC_STAYS)
 		mig_out_say(out, MIG_MSG_CANCEL);
@@ -402,10 +410,10 @@ enum mig_out_end mig_out_run(struct mig_out *out, struct mig_findings *findings,
 	out->findings = findings;
 	begin(out);
 	while (!mig_source_is_over(&out->machine))
-		if (mig_events_take(&out->events, out->retry_ns, &event))
-			step(out, &event);
-		else
+		if (!mig_events_take(&out->events, out->retry_ns, &event))
 			retry(out);
+		else if (!goes_on(out, &event))
+			step(out, &event);
 	finish(out);
 	if (out->cannot_verify)
 		mig_findings_add(findings, MIG_OUT_CANNOT_VERIFY);
@@ -423,6 +431,7 @@ void mig_out_progress(struct mig_out *out, struct mig_out_progress *ret_progress
 
 	progress.state = out->shown;
 	progress.is_queued = out->queued;
+	progress.is_cut = out->resuming;
 	progress.round = out->round;
 	progress.left_pages = out->left_pages;
 	if (out->copy != NULL) {
@@ -468,6 +477,9 @@ void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report
 		.resent_chunks = out->resent_chunks,
 		.state_bytes = out->state_bytes,
 		.rounds = out->copy != NULL ? out->round + 1 : 0,
+		.cuts = out->cuts,
+		.cut_ns = out->cut_ns,
+		.again_bytes = out->again_bytes,
 	};
 
 	if (out->copy != NULL) {

@@ -32,6 +32,8 @@ struct mig_out_options {
 	uint32_t channel_count; /* 1 to MIG_CHANNELS_MAX */
 	uint32_t timeout_ms;    /* nothing heard for so long: the connection is lost; 0: 10000 */
 	uint32_t retry_ms;      /* between questions to the arbiter; 0: 1000 */
+	uint32_t resume_ms;     /* a connection that breaks while the VM runs may be back within:
+				 * docs/migrate/resume.md; 0: never; not of a quick migration */
 	struct mig_rate *rate;  /* borrowed; a cap shared with others; or NULL.  The last round of a
 				 * live move does not wait for it */
 	struct mig_host *host;  /* borrowed: waits until it may take part; NULL: at once */
@@ -53,6 +55,7 @@ enum mig_out_end {
 struct mig_out_progress {
 	enum mig_source_state state;
 	bool is_queued; /* LINKING: others of this host come first; nothing has begun */
+	bool is_cut;    /* COPYING: no connection, it is being made again */
 	uint32_t round;
 	struct mig_progress_view view;
 	uint64_t sent_bytes; /* over all channels, with headers */
@@ -76,6 +79,9 @@ struct mig_out_report {
 	uint64_t page_count, zero_pages, lz4_pages, lz4_bytes, chunks, resent_chunks;
 	uint64_t state_bytes;
 	uint32_t rounds;
+	uint32_t cuts;         /* connections that broke and were back */
+	uint64_t cut_ns;       /* without one: a part of copy_ns */
+	uint64_t again_bytes;  /* of memory and images, sent twice because of that; at most */
 	bool is_verified;      /* what follows is 0 without */
 	uint64_t verify_bytes; /* hashed here */
 	uint64_t verify_running_ns, verify_blackout_ns;

@@ -93,8 +93,10 @@ static bool is_capped(const struct mig_out *out, bool last)
 
 static int send_round(struct mig_out *out, uint32_t number, bool last, struct base_error *err)
 {
-	int r = announce(out, number, last, err);
+	int r = 0;
 
+	out->open_round = true;
+	r = announce(out, number, last, err);
 	if (r == 0)
 		r = mig_out_verify_begin(out, last, err);
 	if (r < 0)
@@ -136,6 +138,12 @@ static int wait_done(struct mig_out *out, uint32_t number, struct base_error *er
 				 number);
 	out->resent_chunks += out->failure_count;
 	return 0;
+}
+
+static void round_confirmed(struct mig_out *out)
+{
+	out->open_round = false;
+	mig_copy_confirmed(out->copy);
 }
 
 /* The receiver writes @failures of the next round only after that was announced. */
@@ -212,6 +220,8 @@ static int one_round(struct mig_out *out, uint32_t number, enum mig_pace_step *r
 	if (r == 0)
 		r = wait_done(out, number, err);
 	took_ns = mig_out_now() - begin_ns;
+	if (r == 0)
+		round_confirmed(out);
 	/* After the report: what changed under the sender is in it. */
 	if (r == 0)
 		r = harvest(out, out->next, err);
@@ -235,17 +245,48 @@ static int one_round(struct mig_out *out, uint32_t number, enum mig_pace_step *r
 	return 0;
 }
 
+/* The round that broke off is over: what of it has not come, and what changed meanwhile, is the
+ * next one's. */
+static int after_cut(struct mig_out *out, uint32_t *ret_number, struct base_error *err)
+{
+	int r = 0;
+
+	*ret_number = out->rounds_done;
+	mig_out_verify_after_cut(out);
+	if (!out->open_round)
+		return 0;
+	out->open_round = false;
+	r = harvest(out, out->next, err);
+	if (r == 0)
+		r = forgive(out, err);
+#ifndef GODWIT_MUTANT_MIG_RESUME_DIRTY
+	for (size_t i = 0; r == 0 && i < out->word_count; i++)
+		out->next[i] |= out->dirty[i];
+#endif
+	if (r == 0)
+		r = harvest_images(out, err);
+	if (r < 0)
+		return r;
+	turn(out);
+	BASE_LOCKED(&out->lock);
+	out->left_pages = count_pages(out, out->dirty);
+	mig_pace_skip(&out->pace, mig_out_now(), 0,
+		      out->left_pages * MIG_PAGE_BYTES + out->image_bytes);
+	return 0;
+}
+
 static int rounds(struct mig_out *out, uint32_t *ret_next, struct base_error *err)
 {
 	enum mig_pace_step next = MIG_PACE_ROUND;
 	uint32_t number = 0;
-	int r = first_harvest(out, err);
+	int r = out->goes_on ? after_cut(out, &number, err) : first_harvest(out, err);
 
 	while (r == 0 && next == MIG_PACE_ROUND) {
 		if (is_stopped(out))
 			return base_fail(err, -ECANCELED, "migration: stopped");
 		r = one_round(out, number, &next, err);
-		turn(out);
+		if (r == 0)
+			turn(out);
 		number++;
 	}
 	if (r == 0 && next == MIG_PACE_CANCEL)
@@ -311,7 +352,7 @@ static int send_sealed(struct mig_out *out, uint32_t round, const struct base_bu
 {
 	struct mig_sealed sealed = {
 		.round = round,
-		.chunks = mig_copy_counts(out->copy).chunks,
+		.chunks = mig_copy_counts(out->copy).chunks - out->lost_chunks,
 		.state_bytes = state->size_bytes,
 		.state_crc = base_crc32c(0, state->data, state->size_bytes),
 	};
@@ -397,6 +438,15 @@ static void *mover(void *context)
 	if (r == -ECONNRESET || r == -EPIPE || r == -ENOTCONN)
 		wait_reason(out);
 	mig_out_note(out, r, &why);
+	if (mig_out_is_cut(out, r)) {
+		mig_events_post_kind(&out->events, MIG_EV_LINK_LOST);
+		return NULL;
+	}
+	{
+		BASE_LOCKED(&out->lock);
+
+		out->faulted = true;
+	}
 	mig_events_post_kind(&out->events, MIG_EV_FAULT);
 	return NULL;
 }
@@ -462,16 +512,34 @@ static int make_copy(struct mig_out *out, struct base_error *err)
 	return 0;
 }
 
+static int start_mover(struct mig_out *out, struct base_error *err)
+{
+	int r = base_thread_start(&out->mover, "mig-mover", mover, out, err);
+
+	out->mover_runs = r == 0;
+	out->is_tracked = out->is_tracked || r == 0;
+	return r;
+}
+
 int mig_out_copy_begin(struct mig_out *out, struct base_error *err)
 {
 	int r = make_bitmaps(out, err);
 
 	if (r == 0)
 		r = make_copy(out, err);
-	if (r == 0)
-		r = base_thread_start(&out->mover, "mig-mover", mover, out, err);
-	out->mover_runs = r == 0;
-	return r;
+	return r == 0 ? start_mover(out, err) : r;
+}
+
+int mig_out_copy_go_on(struct mig_out *out, struct base_error *err)
+{
+	{
+		BASE_LOCKED(&out->lock);
+
+		out->stop = false;
+	}
+	mig_copy_relink(out->copy, out->links);
+	out->goes_on = true;
+	return start_mover(out, err);
 }
 
 void mig_out_copy_last(struct mig_out *out)
@@ -482,7 +550,7 @@ void mig_out_copy_last(struct mig_out *out)
 	(void)pthread_cond_broadcast(&out->changed);
 }
 
-void mig_out_copy_stop(struct mig_out *out)
+void mig_out_copy_halt(struct mig_out *out)
 {
 	{
 		BASE_LOCKED(&out->lock);
@@ -494,9 +562,15 @@ void mig_out_copy_stop(struct mig_out *out)
 		mig_link_cancel(out->links[i]);
 	if (out->verify != NULL)
 		mig_verify_cancel(out->verify);
-	if (!out->mover_runs)
-		return;
-	base_thread_join(out->mover);
+	if (out->mover_runs)
+		base_thread_join(out->mover);
 	out->mover_runs = false;
-	(void)!out->options.vm->track(out->options.vm_context, false, NULL);
+}
+
+void mig_out_copy_stop(struct mig_out *out)
+{
+	mig_out_copy_halt(out);
+	if (out->is_tracked)
+		(void)!out->options.vm->track(out->options.vm_context, false, NULL);
+	out->is_tracked = false;
 }

@@ -132,6 +132,12 @@ static int take_failed(struct mig_out *out, const struct mig_received *received,
 	mig_reason_decode(received->body, received->body_bytes, text, sizeof(text));
 	(void)base_fail(&why, -EREMOTEIO, "the destination has failed: %s", text);
 	mig_out_note(out, why.code, &why);
+	{
+		BASE_LOCKED(&out->lock);
+
+		out->refused = true;
+		(void)pthread_cond_broadcast(&out->changed);
+	}
 	post_message(out, MIG_MSG_FAILED);
 	return 0;
 }
@@ -147,6 +153,8 @@ static int (*const takers[MIG_TYPES])(struct mig_out *, const struct mig_receive
 	[MIG_TYPE_FAILED] = take_failed,
 	[MIG_TYPE_ASK_NODES] = mig_out_verify_take_ask,
 	[MIG_TYPE_VERIFIED] = mig_out_verify_take_verified,
+	[MIG_TYPE_HAVE] = mig_out_take_have,
+	[MIG_TYPE_RESUMED] = mig_out_take_resumed,
 };
 
 static int on_message(void *context, const struct mig_received *received, struct base_error *err)
@@ -192,7 +200,8 @@ static int set_dialing(struct mig_out *out, struct mig_link *link, struct base_e
 	BASE_LOCKED(&out->lock);
 
 	out->dialing = link;
-	if (link != NULL && out->cancelled && out->machine.state == MIG_SRC_LINKING)
+	if (link != NULL && out->cancelled &&
+	    (out->machine.state == MIG_SRC_LINKING || out->resuming))
 		return base_fail(err, -ECANCELED, "migration: cancelled");
 	return 0;
 }
@@ -239,7 +248,8 @@ static int dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_lin
 	struct mig_open open = { .version_min = 1,
 				 .version_max = MIG_VERSION,
 				 .channel = channel,
-				 .channel_count = (uint16_t)out->options.channel_count };
+				 .channel_count = (uint16_t)out->options.channel_count,
+				 .resume_ms = out->options.quick ? 0 : out->options.resume_ms };
 	struct mig_link_options options = { .is_source = true,
 					    .is_control = channel == 0,
 					    .timeout_ms = out->options.timeout_ms };
@@ -296,7 +306,7 @@ static int open_control(struct mig_out *out, struct mig_opened *ret_opened, stru
 	return 0;
 }
 
-static int open_data(struct mig_out *out, struct base_error *err)
+int mig_out_open_data(struct mig_out *out, struct base_error *err)
 {
 	struct mig_opened opened;
 
@@ -377,14 +387,13 @@ int mig_out_link(struct mig_out *out, struct base_error *err)
 	if (r == 0)
 		r = wait_findings(out, err);
 	if (r == 0)
-		r = open_data(out, err);
+		r = mig_out_open_data(out, err);
 	return r;
 }
 
-int mig_out_relink(struct mig_out *out, struct base_error *err)
+void mig_out_drop_control(struct mig_out *out)
 {
 	struct mig_control *control = out->control;
-	struct mig_opened opened;
 
 	{
 		BASE_LOCKED(&out->lock);
@@ -394,6 +403,13 @@ int mig_out_relink(struct mig_out *out, struct base_error *err)
 	mig_events_drop(&out->events, true);
 	mig_control_free(control);
 	mig_events_drop(&out->events, false);
+}
+
+int mig_out_relink(struct mig_out *out, struct base_error *err)
+{
+	struct mig_opened opened;
+
+	mig_out_drop_control(out);
 	return open_control(out, &opened, err);
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The source's session, for the files that make it up: mig_out.c (life and actions), mig_out_net.c
- * (connections and messages), mig_out_copy.c (the rounds).
+ * (connections and messages), mig_out_copy.c (the rounds), mig_out_verify.c (the hash tree),
+ * mig_out_resume.c (after a cut).
  *
  * Threads: the runner (mig_out_run()) owns what says nothing else; the mover makes the rounds, from
  * COPYING until it is stopped; the control channel's receiver.
@@ -66,6 +67,20 @@ struct mig_out {
 
 	pthread_t mover;
 	bool mover_runs; /* to be joined */
+	bool is_tracked; /* what the VM writes */
+
+	/* Across a cut.  The mover's while it runs, else the runner's and, once there is a control
+	 * channel again, its receiver's. */
+	bool open_round;    /* begun, and not confirmed; @dirty is what it was to send */
+	bool goes_on;       /* the mover begins with what a cut has left */
+	bool was_cut;       /* and there is no connection yet */
+	uint32_t cuts;      /* the runner's, up to the end of it */
+	uint64_t cut_ns;    /* without a connection, in all */
+	uint64_t cut_until; /* when it is given up */
+	uint64_t cut_mark;  /* what had come when it was cut last */
+	uint64_t have_spans;
+	uint64_t lost_chunks; /* sent, and will never come */
+	uint64_t again_bytes;
 
 	pthread_mutex_t lock; /* a leaf: what is below */
 	pthread_cond_t changed;
@@ -74,8 +89,14 @@ struct mig_out {
 	bool lost;                   /* the control channel is of no use */
 	bool cancelled;              /* by the user */
 	bool queued;
-	bool stop; /* for the mover */
-	bool last; /* for the mover: the VM is paused, send the rest */
+	bool resuming;       /* RESUMED is waited for */
+	bool resumed;        /* it came */
+	uint32_t resumed_at; /* number of the next round */
+	bool faulted;        /* the mover, by something that no connection mends */
+	bool refused;        /* FAILED came */
+	uint64_t past_bytes; /* sent over connections that are gone */
+	bool stop;           /* for the mover */
+	bool last;           /* for the mover: the VM is paused, send the rest */
 	bool has_reason;
 	struct base_error reason; /* the first one */
 	bool has_findings;
@@ -115,6 +136,9 @@ uint64_t mig_out_sent_bytes(const struct mig_out *out); /* over the data channel
 
 /* Control channel, plan, findings, data channels; -ECANCELED by the user or by findings. */
 BASE_MUST_CHECK int mig_out_link(struct mig_out *out, struct base_error *err);
+BASE_MUST_CHECK int mig_out_open_data(struct mig_out *out, struct base_error *err);
+/* The control channel is gone, and whoever used it. */
+void mig_out_drop_control(struct mig_out *out);
 /* A control channel again, after it was lost. */
 BASE_MUST_CHECK int mig_out_relink(struct mig_out *out, struct base_error *err);
 /* A message of the switchover; what cannot be sent is dropped. */
@@ -133,6 +157,24 @@ uint64_t mig_out_moved_bytes(const struct mig_out *out);
 void mig_out_copy_last(struct mig_out *out);
 /* The mover is at its end when this returns; its data channels are closed.  Again is fine. */
 void mig_out_copy_stop(struct mig_out *out);
+/* The same, for now: what the VM writes is still tracked, and the mover may be started again. */
+void mig_out_copy_halt(struct mig_out *out);
+BASE_MUST_CHECK int mig_out_copy_go_on(struct mig_out *out, struct base_error *err);
+
+/* --- mig_out_resume.c --- */
+
+/* Whether an error of this code may be mended by another connection. */
+bool mig_out_is_cut(const struct mig_out *out, int code);
+/**
+ * mig_out_resume - the connection is lost in the midst of copying: get another, and go on.
+ * 0: it goes on.  Not 0: it is over; the reason is noted.
+ */
+BASE_MUST_CHECK int mig_out_resume(struct mig_out *out);
+/* The receiver. */
+BASE_MUST_CHECK int mig_out_take_have(struct mig_out *out, const struct mig_received *received,
+				      struct base_error *err);
+BASE_MUST_CHECK int mig_out_take_resumed(struct mig_out *out, const struct mig_received *received,
+					 struct base_error *err);
 
 #define MIG_OUT_CANNOT_VERIFY "the destination cannot verify: it is of an older version"
 
@@ -145,6 +187,8 @@ bool mig_out_verify_sweeps(const struct mig_out *out, bool last);
 BASE_MUST_CHECK int mig_out_verify_begin(struct mig_out *out, bool last, struct base_error *err);
 /* Behind its barriers. */
 BASE_MUST_CHECK int mig_out_verify_hash(struct mig_out *out, struct base_error *err);
+/* Hashes of before a cut are worth nothing: another sweep, if there was one. */
+void mig_out_verify_after_cut(struct mig_out *out);
 BASE_MUST_CHECK int mig_out_verify_send_roots(struct mig_out *out, struct base_error *err);
 BASE_MUST_CHECK int mig_out_verify_take_ask(struct mig_out *out,
 					    const struct mig_received *received,

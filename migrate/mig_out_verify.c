@@ -76,6 +76,15 @@ int mig_out_verify_hash(struct mig_out *out, struct base_error *err)
 	return r == 0 ? mig_verify_settle(out->verify, err) : r;
 }
 
+void mig_out_verify_after_cut(struct mig_out *out)
+{
+	if (out->verify == NULL)
+		return;
+	mig_verify_restart(out->verify);
+	out->sweep_next = out->sweep_next || out->swept;
+	out->swept = false;
+}
+
 int mig_out_verify_send_roots(struct mig_out *out, struct base_error *err)
 {
 	BASE_CLEANUP(base_buffer_fini) struct base_buffer body = { .data = NULL };

@@ -317,6 +317,12 @@ void mig_verify_cancel(struct mig_verify *verify)
 	atomic_store(&verify->cancelled, true);
 }
 
+void mig_verify_restart(struct mig_verify *verify)
+{
+	atomic_store(&verify->cancelled, false);
+	verify->kept = false;
+}
+
 struct mig_verify_counts mig_verify_counts(const struct mig_verify *verify)
 {
 	struct mig_verify_counts counts = {

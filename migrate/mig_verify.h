@@ -75,6 +75,8 @@ BASE_MUST_CHECK int mig_verify_hash(struct mig_verify *verify, uint32_t lane,
 BASE_MUST_CHECK int mig_verify_settle(struct mig_verify *verify, struct base_error *err);
 /* Whoever hashes comes out, now and later. */
 void mig_verify_cancel(struct mig_verify *verify);
+/* Nobody is inside: it may be hashed again, from a sweep on. */
+void mig_verify_restart(struct mig_verify *verify);
 struct mig_verify_counts mig_verify_counts(const struct mig_verify *verify);
 
 /* --- the tree: settled --- */

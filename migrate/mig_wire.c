@@ -8,11 +8,12 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "migrate/mig_body.h"
+#include "migrate/mig_body_resume.h"
 #include "migrate/mig_body_verify.h"
 
 #define FRAME_MAGIC      0x464d5747u /* "GWMF" */
 #define FRAME_CRC_OFFSET 28u
-#define OPEN_PAD_BYTES   24u
+#define OPEN_PAD_BYTES   20u
 
 #define SOURCE  true, false
 #define BACK    false, true
@@ -54,6 +55,9 @@ static const struct mig_type_row rows[MIG_TYPES] = {
 	[MIG_TYPE_NODES] = { "nodes", SOURCE, CONTROL, MIG_NODES_HEADER_BYTES + MIG_DIGEST_BYTES,
 			     MIG_NODES_BYTES_MAX },
 	[MIG_TYPE_VERIFIED] = { "verified", BACK, CONTROL, MIG_VERIFIED_BYTES, MIG_VERIFIED_BYTES },
+	[MIG_TYPE_HAVE] = { "have", BACK, CONTROL, MIG_HAVE_HEADER_BYTES + 8, MIG_BODY_BYTES_MAX },
+	[MIG_TYPE_RESUMED] = { "resumed", BACK, CONTROL, MIG_RESUMED_HEADER_BYTES,
+			       MIG_BODY_BYTES_MAX },
 };
 
 const struct mig_type_row *mig_type_row(uint32_t type)
@@ -155,6 +159,7 @@ void mig_open_encode(const struct mig_open *open, uint8_t ret_bytes[MIG_OPEN_BYT
 	base_write_le16(&out, open->channel_count);
 	base_write_bytes(&out, open->id, MIG_ID_BYTES);
 	base_write_bytes(&out, open->secret, MIG_ID_BYTES);
+	base_write_le32(&out, open->resume_ms);
 	base_write_zeros(&out, OPEN_PAD_BYTES);
 }
 
@@ -169,6 +174,7 @@ int mig_open_decode(const uint8_t bytes[MIG_OPEN_BYTES], struct mig_open *ret_op
 	open.channel_count = base_read_le16(&in);
 	base_read_bytes(&in, open.id, MIG_ID_BYTES);
 	base_read_bytes(&in, open.secret, MIG_ID_BYTES);
+	open.resume_ms = base_read_le32(&in);
 	if (open.version_min == 0 || open.version_min > open.version_max)
 		return base_fail(err, -EBADMSG, "migration: versions %u to %u",
 				 (unsigned int)open.version_min, (unsigned int)open.version_max);

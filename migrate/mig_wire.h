@@ -59,6 +59,8 @@ enum mig_type {
 	MIG_TYPE_ASK_NODES,
 	MIG_TYPE_NODES,    /* the answer */
 	MIG_TYPE_VERIFIED, /* the trees are the same */
+	MIG_TYPE_HAVE,     /* after a cut: what came before it */
+	MIG_TYPE_RESUMED,  /* that was all: go on */
 	MIG_TYPES
 };
 
@@ -104,6 +106,7 @@ struct mig_open {
 	uint16_t channel_count; /* of data */
 	uint8_t id[MIG_ID_BYTES];
 	uint8_t secret[MIG_ID_BYTES]; /* as OPENED gave it; zeros: a migration begins */
+	uint32_t resume_ms;           /* for so long the source tries to be back after a cut */
 };
 
 void mig_open_encode(const struct mig_open *open, uint8_t ret_bytes[MIG_OPEN_BYTES]);

@@ -8,6 +8,7 @@
 
 #include "base/plain.h"
 #include "migrate/mig_body.h"
+#include "migrate/mig_body_resume.h"
 #include "migrate/mig_body_verify.h"
 #include "migrate/mig_intake.h"
 #include "migrate/mig_switch.h"
@@ -102,6 +103,32 @@ static void fuzz_nodes(const uint8_t *data, uint32_t size)
 	same(&again, data, size);
 }
 
+static void fuzz_have(const uint8_t *data, uint32_t size)
+{
+	static uint64_t generations[MIG_HAVE_SPANS_MAX];
+	struct base_buffer again = { .data = NULL };
+	struct mig_have have;
+
+	if (mig_have_decode(data, size, &have, NULL) < 0)
+		return;
+	for (uint32_t i = 0; i < have.count; i++)
+		generations[i] = mig_have_generation(&have, i);
+	mig_have_encode(&have, generations, &again);
+	same(&again, data, size);
+}
+
+static void fuzz_resumed(const uint8_t *data, uint32_t size)
+{
+	static struct mig_failure failures[MIG_FAILURES_MAX];
+	struct base_buffer again = { .data = NULL };
+	struct mig_resumed resumed;
+
+	if (mig_resumed_decode(data, size, &resumed, failures, NULL) < 0)
+		return;
+	mig_resumed_encode(&resumed, failures, &again);
+	same(&again, data, size);
+}
+
 /* Anything is a reason; what is made of it stays. */
 static void fuzz_reason(const uint8_t *data, uint32_t size)
 {
@@ -174,7 +201,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		[MIG_TYPE_ALIVE] = fuzz_alive,       [MIG_TYPE_ASK] = fuzz_ask,
 		[MIG_TYPE_REGISTER] = fuzz_answer,   [MIG_TYPE_ROOTS] = fuzz_roots,
 		[MIG_TYPE_NODES] = fuzz_nodes,       [MIG_TYPE_ASK_NODES] = fuzz_ask_nodes,
-		[MIG_TYPE_VERIFIED] = fuzz_verified,
+		[MIG_TYPE_VERIFIED] = fuzz_verified, [MIG_TYPE_HAVE] = fuzz_have,
+		[MIG_TYPE_RESUMED] = fuzz_resumed,
 	};
 	uint8_t *copy = NULL;
 

@@ -190,6 +190,8 @@ int disk_mover_round(struct disk_mover *mover, bool last, uint64_t *ret_bytes,
 			return base_fail(err, receiver->code, "%s", receiver->err.text);
 	}
 	mover->round++;
+	if (code == 0)
+		mig_copy_confirmed(mover->copy);
 	return code;
 }
 

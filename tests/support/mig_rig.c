@@ -39,6 +39,8 @@ int mig_rig_connect(void *context, int *ret_fd, struct base_error *err)
 	struct mig_rig *rig = context;
 	int left = atomic_load(&rig->refused);
 
+	if (rig->refuse_from != 0 && rig->connects >= rig->refuse_from)
+		left = -1;
 	if (left != 0) {
 		atomic_store(&rig->refused, left - 1);
 		return base_fail(err, rig->refuse_code != 0 ? rig->refuse_code : -ECONNREFUSED,

@@ -33,8 +33,9 @@ struct mig_rig {
 	/* Puts something between: the socket for the source instead of @fd, which it takes.  May be
 	 * NULL.  @index: of the connection, 0 the control channel, then data, then again. */
 	int (*between)(uint32_t index, int fd);
-	atomic_int refused; /* connections that are still to be refused */
-	int refuse_code;    /* 0: -ECONNREFUSED */
+	atomic_int refused;   /* connections that are still to be refused */
+	int refuse_code;      /* 0: -ECONNREFUSED */
+	uint32_t refuse_from; /* all from this one on; 0: none */
 	uint32_t connects;
 
 	struct mig_out *out;

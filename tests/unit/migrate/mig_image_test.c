@@ -285,6 +285,7 @@ static void send_round(uint32_t number, bool last)
 		cr_assert_eq(pthread_join(receivers[i].thread, NULL), 0);
 		cr_assert_geq(receivers[i].code, 0, "%s", receivers[i].err.text);
 	}
+	mig_copy_confirmed(copy);
 }
 
 static uint64_t take_harvest(void)
