@@ -12,7 +12,7 @@
 #define ROUND_LAST         (1u << 0)
 #define ROUND_SWEEP        (1u << 1)
 #define ROUND_FLAGS        (ROUND_LAST | ROUND_SWEEP)
-#define SEALED_PAD_BYTES   24u
+#define SEALED_POST        1u /* flag: pages follow */
 #define REGISTER_PAD_BYTES 4u
 #define BARRIER_PAD_BYTES  4u
 #define VERSION_PAD_BYTES  2u
@@ -181,7 +181,10 @@ void mig_sealed_encode(const struct mig_sealed *sealed, uint8_t ret_bytes[MIG_SE
 	base_write_le32(&out, sealed->state_crc);
 	base_write_le64(&out, sealed->chunks);
 	base_write_le64(&out, sealed->state_bytes);
-	base_write_zeros(&out, SEALED_PAD_BYTES);
+	base_write_le32(&out, sealed->post ? SEALED_POST : 0);
+	base_write_le32(&out, 0);
+	base_write_le64(&out, sealed->post ? sealed->owed_pages : 0);
+	base_write_le64(&out, 0);
 }
 
 int mig_sealed_decode(const uint8_t *bytes, uint32_t size_bytes, struct mig_sealed *ret_sealed,
@@ -189,15 +192,25 @@ int mig_sealed_decode(const uint8_t *bytes, uint32_t size_bytes, struct mig_seal
 {
 	struct base_reader in = base_reader_over(bytes, size_bytes);
 	struct mig_sealed sealed = { .round = base_read_le32(&in) };
+	uint32_t flags = 0;
 	int r = mig_body_size("sealed", size_bytes, MIG_SEALED_BYTES, err);
 
 	sealed.state_crc = base_read_le32(&in);
 	sealed.chunks = base_read_le64(&in);
 	sealed.state_bytes = base_read_le64(&in);
+	flags = base_read_le32(&in);
+	sealed.post = flags == SEALED_POST;
 	if (r == 0)
-		r = mig_body_zeros("sealed", &in, SEALED_PAD_BYTES, err);
+		r = mig_body_zeros("sealed", &in, 4, err);
+	sealed.owed_pages = base_read_le64(&in);
+	if (r == 0)
+		r = mig_body_zeros("sealed", &in, 8, err);
 	if (r < 0)
 		return r;
+	if ((flags != 0 && !sealed.post) || (sealed.owed_pages != 0 && !sealed.post))
+		return base_fail(err, -EBADMSG,
+				 "migration sealed: flags 0x%" PRIx32 ", %" PRIu64 " pages owed",
+				 flags, sealed.owed_pages);
 	if (sealed.state_bytes > MIG_STATE_BYTES_MAX)
 		return base_fail(err, -EBADMSG,
 				 "migration sealed: a state of %" PRIu64

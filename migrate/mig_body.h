@@ -41,6 +41,7 @@
 #define MIG_CAN_DISKS  (1u << 1)
 #define MIG_CAN_VERIFY (1u << 2)
 #define MIG_CAN_RESUME (1u << 3) /* goes on after a cut: resume.md */
+#define MIG_CAN_POST   (1u << 4) /* pages may come later: not of all sides */
 #define MIG_CAN_ALL    (MIG_CAN_LZ4 | MIG_CAN_DISKS | MIG_CAN_VERIFY | MIG_CAN_RESUME)
 
 struct mig_opened {
@@ -133,6 +134,8 @@ struct mig_sealed {
 	uint64_t chunks;
 	uint64_t state_bytes;
 	uint32_t state_crc; /* CRC-32C of the whole device state */
+	bool post;          /* pages follow: so many that OWED named */
+	uint64_t owed_pages;
 };
 void mig_sealed_encode(const struct mig_sealed *sealed, uint8_t ret_bytes[MIG_SEALED_BYTES]);
 BASE_MUST_CHECK int mig_sealed_decode(const uint8_t *bytes, uint32_t size_bytes,

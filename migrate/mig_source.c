@@ -180,18 +180,17 @@ static void step_committed(struct mig_source *source, const struct mig_event *ev
 static void step_serving(struct mig_source *source, const struct mig_event *event,
 			 struct mig_actions *out)
 {
+	bool elsewhere = event->kind == MIG_EV_ARBITER && event->epoch > source->epoch + 1;
+	bool answered = event->kind == MIG_EV_ARBITER || event->kind == MIG_EV_ARBITER_UNKNOWN;
+
 	if (is_complete(source, event)) {
 		release(source, MIG_SRC_MOVED, out);
-	} else if (event->kind == MIG_EV_ARBITER && event->epoch > source->epoch + 1) {
+	} else if (elsewhere || (event->kind == MIG_EV_CANCEL && source->lost)) {
 		release(source, MIG_SRC_STALE, out);
-	} else if (event->kind == MIG_EV_CANCEL && source->lost) {
-		release(source, MIG_SRC_STALE, out);
-	} else if (event->kind == MIG_EV_ARBITER || event->kind == MIG_EV_ARBITER_UNKNOWN) {
-		if (source->lost)
-			mig_do_plain(out, MIG_DO_RETRY);
-	} else if (event->kind == MIG_EV_RETRY) {
-		if (source->lost)
-			mig_do_plain(out, MIG_DO_READ);
+	} else if (answered && source->lost) {
+		mig_do_plain(out, MIG_DO_RETRY);
+	} else if (event->kind == MIG_EV_RETRY && source->lost) {
+		mig_do_plain(out, MIG_DO_READ);
 	} else if (event->kind == MIG_EV_LINK_LOST) {
 		source->lost = true;
 		mig_do_plain(out, MIG_DO_RETRY);

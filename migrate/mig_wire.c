@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/crc32c.h"
 #include "migrate/mig_body.h"
+#include "migrate/mig_body_post.h"
 #include "migrate/mig_body_resume.h"
 #include "migrate/mig_body_verify.h"
 
@@ -58,6 +59,13 @@ static const struct mig_type_row rows[MIG_TYPES] = {
 	[MIG_TYPE_HAVE] = { "have", BACK, CONTROL, MIG_HAVE_HEADER_BYTES + 8, MIG_BODY_BYTES_MAX },
 	[MIG_TYPE_RESUMED] = { "resumed", BACK, CONTROL, MIG_RESUMED_HEADER_BYTES,
 			       MIG_BODY_BYTES_MAX },
+	[MIG_TYPE_OWED] = { "owed", SOURCE, CONTROL, MIG_OWED_HEADER_BYTES + 8,
+			    MIG_BODY_BYTES_MAX },
+	[MIG_TYPE_WANT] = { "want", BACK, DATA, MIG_WANT_HEADER_BYTES + 8, MIG_WANT_BYTES_MAX },
+	[MIG_TYPE_PAGES] = { "pages", SOURCE, DATA, MIG_PAGES_HEADER_BYTES, MIG_PAGES_BYTES_MAX },
+	[MIG_TYPE_LACKS] = { "lacks", BACK, DATA, MIG_OWED_HEADER_BYTES, MIG_BODY_BYTES_MAX },
+	[MIG_TYPE_GOT] = { "got", BACK, DATA, MIG_NUMBER_BYTES, MIG_NUMBER_BYTES },
+	[MIG_TYPE_COMPLETE] = { "complete", BACK, CONTROL, MIG_COMPLETE_BYTES, MIG_COMPLETE_BYTES },
 };
 
 const struct mig_type_row *mig_type_row(uint32_t type)
@@ -181,7 +189,7 @@ int mig_open_decode(const uint8_t bytes[MIG_OPEN_BYTES], struct mig_open *ret_op
 	if (open.channel_count == 0 || open.channel_count > MIG_CHANNELS_MAX)
 		return base_fail(err, -EBADMSG, "migration: %u data channels, expected 1 to %u",
 				 (unsigned int)open.channel_count, MIG_CHANNELS_MAX);
-	if (open.channel > open.channel_count)
+	if (open.channel > open.channel_count && open.channel < MIG_CHANNEL_URGENT)
 		return base_fail(err, -EBADMSG, "migration: channel %u of %u",
 				 (unsigned int)open.channel, (unsigned int)open.channel_count);
 	if (!base_is_zero(base_read_span(&in, OPEN_PAD_BYTES), OPEN_PAD_BYTES))

@@ -25,6 +25,8 @@
 #define MIG_CHUNK_BYTES      48u
 #define MIG_ID_BYTES         16u
 #define MIG_CHANNELS_MAX     16u        /* of data, besides the control channel */
+#define MIG_CHANNEL_URGENT   65534u     /* of post-copy: pages that are asked for */
+#define MIG_CHANNEL_REST     65535u     /* all others */
 #define MIG_NOTIFY_BYTES_MAX 4096u      /* a message beside writes */
 #define MIG_BODY_BYTES_MAX   (1u << 20) /* of any frame: a chunk, a piece of state or a plan */
 #define MIG_SPAN_BYTES       (1u << 20) /* what a chunk covers at most, aligned to itself */
@@ -61,6 +63,12 @@ enum mig_type {
 	MIG_TYPE_VERIFIED, /* the trees are the same */
 	MIG_TYPE_HAVE,     /* after a cut: what came before it */
 	MIG_TYPE_RESUMED,  /* that was all: go on */
+	MIG_TYPE_OWED,     /* post-copy: pages that the destination has not */
+	MIG_TYPE_WANT,     /* somebody waits for them */
+	MIG_TYPE_PAGES,    /* the answer, and what comes unasked */
+	MIG_TYPE_LACKS,    /* OWED as the destination sees it, on a new connection */
+	MIG_TYPE_GOT,      /* so many PAGES are in their places */
+	MIG_TYPE_COMPLETE, /* all are */
 	MIG_TYPES
 };
 
@@ -102,7 +110,7 @@ BASE_MUST_CHECK int mig_frame_decode(const uint8_t bytes[MIG_FRAME_BYTES], bool 
 struct mig_open {
 	uint16_t version_min;
 	uint16_t version_max;
-	uint16_t channel;       /* 0: control */
+	uint16_t channel;       /* 0: control; or one of post-copy's two */
 	uint16_t channel_count; /* of data */
 	uint8_t id[MIG_ID_BYTES];
 	uint8_t secret[MIG_ID_BYTES]; /* as OPENED gave it; zeros: a migration begins */

@@ -8,6 +8,7 @@
 
 #include "base/plain.h"
 #include "migrate/mig_body.h"
+#include "migrate/mig_body_post.h"
 #include "migrate/mig_body_resume.h"
 #include "migrate/mig_body_verify.h"
 #include "migrate/mig_intake.h"
@@ -148,7 +149,7 @@ static void fuzz_reason(const uint8_t *data, uint32_t size)
 #define FIXED(name, type)                                                                          \
 	static void fuzz_##name(const uint8_t *data, uint32_t size)                                \
 	{                                                                                          \
-		uint8_t again[64] = { 0 };                                                         \
+		uint8_t again[128] = { 0 };                                                        \
 		type out;                                                                          \
                                                                                                    \
 		if (mig_##name##_decode(data, size, &out, NULL) < 0)                               \
@@ -158,7 +159,7 @@ static void fuzz_reason(const uint8_t *data, uint32_t size)
 	}
 
 /* mig_opened_decode, mig_round_decode, mig_sealed_decode, mig_epoch_decode, mig_ask_decode,
- * mig_answer_decode, mig_ask_nodes_decode, mig_verified_decode */
+ * mig_answer_decode, mig_ask_nodes_decode, mig_verified_decode, mig_complete_decode */
 FIXED(opened, struct mig_opened)
 FIXED(round, struct mig_round)
 FIXED(sealed, struct mig_sealed)
@@ -167,6 +168,53 @@ FIXED(ask, struct mig_ask)
 FIXED(answer, struct mig_answer)
 FIXED(ask_nodes, struct mig_node)
 FIXED(verified, struct mig_verified)
+FIXED(complete, struct mig_complete)
+
+/* What is taken is taken into a bitmap, and comes out of it again. */
+static void fuzz_owed(const uint8_t *data, uint32_t size)
+{
+	static _Atomic uint64_t bits[MIG_OWED_WORDS_MAX];
+	struct base_buffer again = { .data = NULL };
+	const uint64_t pages = 64 * 1000 + 5;
+	struct mig_owed out;
+	uint64_t at = 0;
+
+	if (mig_owed_decode(data, size, &out, NULL) < 0)
+		return;
+	mig_owed_encode(&out, &again);
+	same(&again, data, size);
+	for (uint32_t i = 0; i < 1001; i++)
+		bits[i] = 0;
+	if (mig_owed_take(&out, pages, &at, bits, NULL) < 0 || out.word_count == 0)
+		return;
+	expect(at <= 1001 && bits[1000] < 32);
+	again = (struct base_buffer){ .data = NULL };
+	at = 0;
+	expect(mig_owed_next(bits, 1001, &at, &again) && !again.failed);
+	expect(at == out.first_page / 64 + out.word_count || at < out.first_page / 64 + 1001);
+	base_buffer_fini(&again);
+}
+
+static void fuzz_want(const uint8_t *data, uint32_t size)
+{
+	uint8_t again[MIG_WANT_BYTES_MAX];
+	struct mig_want out;
+
+	if (mig_want_decode(data, size, &out, NULL) < 0)
+		return;
+	expect(mig_want_encode(&out, again) == size && memcmp(again, data, size) == 0);
+}
+
+static void fuzz_pages(const uint8_t *data, uint32_t size)
+{
+	uint8_t again[MIG_PAGES_HEADER_BYTES];
+	struct mig_pages out;
+
+	if (mig_pages_decode(data, size, &out, NULL) < 0)
+		return;
+	expect(out.first + out.count > out.first && out.count <= MIG_PAGES_MAX);
+	expect(mig_pages_encode(&out, again) == size && memcmp(again, data, sizeof(again)) == 0);
+}
 
 static void fuzz_barrier(const uint8_t *data, uint32_t size)
 {
@@ -202,7 +250,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		[MIG_TYPE_REGISTER] = fuzz_answer,   [MIG_TYPE_ROOTS] = fuzz_roots,
 		[MIG_TYPE_NODES] = fuzz_nodes,       [MIG_TYPE_ASK_NODES] = fuzz_ask_nodes,
 		[MIG_TYPE_VERIFIED] = fuzz_verified, [MIG_TYPE_HAVE] = fuzz_have,
-		[MIG_TYPE_RESUMED] = fuzz_resumed,
+		[MIG_TYPE_RESUMED] = fuzz_resumed,   [MIG_TYPE_OWED] = fuzz_owed,
+		[MIG_TYPE_WANT] = fuzz_want,         [MIG_TYPE_PAGES] = fuzz_pages,
+		[MIG_TYPE_LACKS] = fuzz_owed,        [MIG_TYPE_COMPLETE] = fuzz_complete,
 	};
 	uint8_t *copy = NULL;
 

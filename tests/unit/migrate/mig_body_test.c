@@ -374,7 +374,9 @@ Test(mig_body, fields_that_cannot_be)
 	expect_bad_at(1, 4, 4, 5, "migration round: flags 0x5, expected none but 0x3");
 	expect_bad_at(2, 16, 8, MIG_STATE_BYTES_MAX + 1ULL,
 		      "a state of 67108865 bytes, expected at most 67108864");
-	expect_bad_at(2, 24, 1, 1, "migration sealed: reserved bytes");
+	expect_bad_at(2, 24, 1, 2, "migration sealed: flags 0x2");
+	expect_bad_at(2, 28, 1, 1, "migration sealed: reserved bytes");
+	expect_bad_at(2, 32, 1, 1, "migration sealed: flags 0x0, 1 pages owed");
 	expect_bad_at(2, 47, 1, 1, "migration sealed: reserved bytes");
 	expect_bad_at(4, 16, 4, MIG_OTHER, "migration ask: owner 3, expected 0 to 2");
 	expect_bad_at(4, 16, 4, 0, "migration ask: epoch 7 without an owner, expected 0");
