@@ -20,7 +20,7 @@ void mig_in_sealed(struct mig_in *in)
 	{
 		BASE_LOCKED(&in->lock);
 
-		if (!in->has_sealed || !in->whole || in->sealed_told)
+		if (!in->has_sealed || !in->whole || in->sealed_told || in->cutting)
 			return;
 		in->sealed_told = true;
 	}

@@ -227,7 +227,7 @@ int mig_in_data_cut(struct mig_in *in, struct base_error *err)
 	{
 		BASE_LOCKED(&in->lock);
 
-		if (in->stop)
+		if (in->stop || in->sealed_told)
 			return base_fail(err, -ECANCELED, "migration: over");
 		in->cutting = true;
 		if (in->verify != NULL)

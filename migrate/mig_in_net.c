@@ -82,7 +82,7 @@ static enum visitor who_is(struct mig_in *in, const struct mig_open *open)
 	    open->channel_count != in->channel_count)
 		return VISITOR_NONE;
 	if (open->channel == 0)
-		return in->was_ready || in->has_sealed || in->resume_ms == 0 || in->accepted
+		return in->was_ready || in->sealed_told || in->resume_ms == 0 || in->accepted
 			       ? VISITOR_AGAIN
 			       : VISITOR_NONE;
 	return in->accepted && !in->stop ? VISITOR_DATA : VISITOR_NONE;

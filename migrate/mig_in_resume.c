@@ -11,7 +11,7 @@ bool mig_in_can_resume(struct mig_in *in)
 {
 	BASE_LOCKED(&in->lock);
 
-	return in->resume_ms > 0 && in->accepted && !in->has_sealed && !in->stop &&
+	return in->resume_ms > 0 && in->accepted && !in->sealed_told && !in->stop &&
 	       (in->plan.capabilities & MIG_CAN_RESUME) != 0;
 }
 
@@ -47,6 +47,7 @@ int mig_in_cut(struct mig_in *in, struct base_error *err)
 	in->rounds_reported = rounds;
 	in->hash_open = rounds;
 	in->whole = false;
+	in->has_sealed = false;
 	return 0;
 }
 

@@ -180,7 +180,10 @@ static void do_run(struct mig_out *out, uint64_t epoch)
 	struct base_error why = { 0 };
 	int r = 0;
 
-	mig_out_copy_stop(out);
+	if (out->cut_in_pause)
+		mig_out_copy_halt(out); /* what it writes from now on is for the rounds to come */
+	else
+		mig_out_copy_stop(out);
 	if (out->times.ready_ns != 0)
 		(void)!out->options.vm->promise(out->options.vm_context, false, epoch, NULL);
 	r = out->options.vm->run(out->options.vm_context, epoch, &why);
@@ -279,11 +282,31 @@ static void retry(struct mig_out *out)
 	step(out, &again);
 }
 
-/* The machine hears of a lost connection when it will not be back. */
+/* The machine hears of a lost connection when it will not be back; or when the VM stands still, so
+ * that it is let go on first. */
 static bool goes_on(struct mig_out *out, const struct mig_event *event)
 {
-	return event->kind == MIG_EV_LINK_LOST && out->machine.state == MIG_SRC_COPYING &&
-	       mig_out_resume(out) == 0;
+	if (event->kind != MIG_EV_LINK_LOST)
+		return false;
+	if (out->machine.state == MIG_SRC_PAUSING || out->machine.state == MIG_SRC_SENDING)
+		mig_out_cut_in_pause(out);
+	return out->machine.state == MIG_SRC_COPYING && mig_out_resume(out) == 0;
+}
+
+/* It runs here again because of a cut, nobody was asked, and there is a connection again: the
+ * rounds go on. */
+static bool comes_back(struct mig_out *out)
+{
+	const struct mig_event linked = { .kind = MIG_EV_LINKED };
+	struct mig_actions actions;
+
+	if (out->machine.state != MIG_SRC_STAYS || !out->cut_in_pause || mig_out_resume(out) < 0)
+		return false;
+	out->machine = mig_source_step(mig_source_begin(out->options.epoch), &linked, &actions);
+	base_assert(out->machine.state == MIG_SRC_COPYING && actions.count == 0);
+	BASE_LOCKED(&out->lock);
+	out->shown = out->machine.state;
+	return true;
 }
 
 /* --- the run --- */
@@ -360,7 +383,7 @@ static bool try_again(struct mig_out *out, int code, uint64_t deadline_ns)
 static void say_bye(struct mig_out *out)
 {
 	uint64_t deadline_ns = mig_out_now() + out->options.timeout_ms * BASE_NS_PER_MS;
-	bool is_waited_for = out->times.sealed_ns != 0 || out->was_cut;
+	bool is_waited_for = out->times.sealed_ns != 0 || mig_out_can_resume(out);
 	int r = is_lost(out) && is_waited_for ? mig_out_relink(out, NULL) : -ENOTCONN;
 
 	while (r < 0 && is_waited_for && is_lost(out) && try_again(out, r, deadline_ns))
@@ -409,7 +432,7 @@ enum mig_out_end mig_out_run(struct mig_out *out, struct mig_findings *findings,
 	memset(findings, 0, sizeof(*findings));
 	out->findings = findings;
 	begin(out);
-	while (!mig_source_is_over(&out->machine))
+	while (!mig_source_is_over(&out->machine) || comes_back(out))
 		if (!mig_events_take(&out->events, out->retry_ns, &event))
 			retry(out);
 		else if (!goes_on(out, &event))
@@ -479,6 +502,7 @@ void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report
 		.rounds = out->copy != NULL ? out->round + 1 : 0,
 		.cuts = out->cuts,
 		.cut_ns = out->cut_ns,
+		.cut_held_ns = out->cut_held_ns,
 		.again_bytes = out->again_bytes,
 	};
 

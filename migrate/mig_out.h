@@ -81,6 +81,7 @@ struct mig_out_report {
 	uint32_t rounds;
 	uint32_t cuts;         /* connections that broke and were back */
 	uint64_t cut_ns;       /* without one: a part of copy_ns */
+	uint64_t cut_held_ns;  /* the VM stood still, in vain, as one broke just then; likewise */
 	uint64_t again_bytes;  /* of memory and images, sent twice because of that; at most */
 	bool is_verified;      /* what follows is 0 without */
 	uint64_t verify_bytes; /* hashed here */

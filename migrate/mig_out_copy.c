@@ -536,6 +536,7 @@ int mig_out_copy_go_on(struct mig_out *out, struct base_error *err)
 		BASE_LOCKED(&out->lock);
 
 		out->stop = false;
+		out->last = false;
 	}
 	mig_copy_relink(out->copy, out->links);
 	out->goes_on = true;

@@ -107,6 +107,8 @@ static int take_ready(struct mig_out *out, const struct mig_received *received,
 {
 	int r = mig_out_verify_check_ready(out, err);
 
+	if (r == 0 && mig_out_is_too_late(out))
+		return 0;
 	return r == 0 ? take_note(out, received, MIG_MSG_READY, err) : r;
 }
 

@@ -71,11 +71,12 @@ struct mig_out {
 
 	/* Across a cut.  The mover's while it runs, else the runner's and, once there is a control
 	 * channel again, its receiver's. */
-	bool open_round;    /* begun, and not confirmed; @dirty is what it was to send */
-	bool goes_on;       /* the mover begins with what a cut has left */
-	bool was_cut;       /* and there is no connection yet */
-	uint32_t cuts;      /* the runner's, up to the end of it */
-	uint64_t cut_ns;    /* without a connection, in all */
+	bool open_round;   /* begun, and not confirmed; @dirty is what it was to send */
+	bool goes_on;      /* the mover begins with what a cut has left */
+	bool cut_in_pause; /* the VM is let go on, and then the move */
+	uint32_t cuts;     /* the runner's, up to the end of it */
+	uint64_t cut_ns;   /* without a connection, in all */
+	uint64_t cut_held_ns;
 	uint64_t cut_until; /* when it is given up */
 	uint64_t cut_mark;  /* what had come when it was cut last */
 	uint64_t have_spans;
@@ -93,7 +94,7 @@ struct mig_out {
 	bool resumed;        /* it came */
 	uint32_t resumed_at; /* number of the next round */
 	bool faulted;        /* the mover, by something that no connection mends */
-	bool refused;        /* FAILED came */
+	bool refused;        /* FAILED came, or READY when the VM runs again */
 	uint64_t past_bytes; /* sent over connections that are gone */
 	bool stop;           /* for the mover */
 	bool last;           /* for the mover: the VM is paused, send the rest */
@@ -163,6 +164,8 @@ BASE_MUST_CHECK int mig_out_copy_go_on(struct mig_out *out, struct base_error *e
 
 /* --- mig_out_resume.c --- */
 
+/* A destination that is cut off from it may wait for it. */
+bool mig_out_can_resume(const struct mig_out *out);
 /* Whether an error of this code may be mended by another connection. */
 bool mig_out_is_cut(const struct mig_out *out, int code);
 /**
@@ -170,7 +173,11 @@ bool mig_out_is_cut(const struct mig_out *out, int code);
  * 0: it goes on.  Not 0: it is over; the reason is noted.
  */
 BASE_MUST_CHECK int mig_out_resume(struct mig_out *out);
-/* The receiver. */
+/* The connection is lost while the VM stands still, and nobody was asked: the move will go on once
+ * the machine has let the VM go on.  Before the machine hears of it. */
+void mig_out_cut_in_pause(struct mig_out *out);
+/* The receiver: READY, to a VM that runs on here since a cut: it has what is old by now. */
+bool mig_out_is_too_late(struct mig_out *out);
 BASE_MUST_CHECK int mig_out_take_have(struct mig_out *out, const struct mig_received *received,
 				      struct base_error *err);
 BASE_MUST_CHECK int mig_out_take_resumed(struct mig_out *out, const struct mig_received *received,

@@ -9,7 +9,7 @@
 
 /* --- what a cut is --- */
 
-static bool can_resume(const struct mig_out *out)
+bool mig_out_can_resume(const struct mig_out *out)
 {
 	return out->options.resume_ms > 0 && !out->options.quick &&
 	       (out->opened.capabilities & MIG_CAN_RESUME) != 0;
@@ -36,7 +36,7 @@ static bool is_of_connection(int code)
 
 bool mig_out_is_cut(const struct mig_out *out, int code)
 {
-	return can_resume(out) && is_of_connection(code);
+	return mig_out_can_resume(out) && is_of_connection(code);
 }
 
 /* --- the destination's messages: the receiver's thread --- */
@@ -46,6 +46,21 @@ static bool is_resuming(struct mig_out *out)
 	BASE_LOCKED(&out->lock);
 
 	return out->resuming;
+}
+
+bool mig_out_is_too_late(struct mig_out *out)
+{
+	struct base_error why = { 0 };
+
+	if (!is_resuming(out))
+		return false;
+	(void)base_fail(&why, -ESTALE,
+			"the connection broke when the destination had all, before it said so");
+	mig_out_note(out, why.code, &why);
+	BASE_LOCKED(&out->lock);
+	out->refused = true;
+	(void)pthread_cond_broadcast(&out->changed);
+	return true;
 }
 
 int mig_out_take_have(struct mig_out *out, const struct mig_received *received,
@@ -133,7 +148,7 @@ static int wait_resumed(struct mig_out *out, struct base_error *err)
 	uint64_t deadline_ns = mig_out_now() + out->options.timeout_ms * BASE_NS_PER_MS;
 	BASE_LOCKED(&out->lock);
 
-	while (!out->resumed && !out->lost && !out->cancelled &&
+	while (!out->resumed && !out->lost && !out->cancelled && !out->refused &&
 	       base_cond_wait(&out->changed, &out->lock,
 			      deadline_ns > out->cut_until ? deadline_ns : out->cut_until))
 		continue;
@@ -217,6 +232,29 @@ static int go_on(struct mig_out *out, struct base_error *err)
 	return mig_out_copy_go_on(out, err);
 }
 
+void mig_out_cut_in_pause(struct mig_out *out)
+{
+	if (!mig_out_can_resume(out))
+		return;
+	let_go_of_links(out);
+	out->cut_in_pause = true;
+}
+
+/* The blackout that did not come about is none of the report's. */
+static void forget_pause(struct mig_out *out)
+{
+	struct mig_out_times *times = &out->times;
+
+	if (!out->cut_in_pause)
+		return;
+	out->cut_in_pause = false;
+	if (times->running_ns > times->pause_ns)
+		out->cut_held_ns += times->running_ns - times->pause_ns;
+	*times = (struct mig_out_times){ .begin_ns = times->begin_ns,
+					 .entered_ns = times->entered_ns,
+					 .linked_ns = times->linked_ns };
+}
+
 int mig_out_resume(struct mig_out *out)
 {
 	uint64_t begin_ns = mig_out_now();
@@ -224,10 +262,10 @@ int mig_out_resume(struct mig_out *out)
 	struct base_error why = { 0 };
 	int r = -ENOTCONN;
 
-	if (!can_resume(out))
+	if (!mig_out_can_resume(out))
 		return r;
 	let_go_of_links(out);
-	out->was_cut = true;
+	forget_pause(out);
 	lost = out->reason; /* nobody else is there to change it */
 	if (!begin_cut(out))
 		return r;
@@ -238,9 +276,7 @@ int mig_out_resume(struct mig_out *out)
 	if (r == 0)
 		r = go_on(out, &why);
 	out->cut_ns += mig_out_now() - begin_ns;
-	if (r == 0)
-		out->was_cut = false;
-	else
+	if (r < 0)
 		give_up(out, r, &lost, &why);
 	return r;
 }
