@@ -65,7 +65,9 @@ static int set_mode(const struct mig_link *link, struct base_error *err)
 	if (flags < 0 ||
 	    ((flags & O_NONBLOCK) != 0 && fcntl(link->fd, F_SETFL, flags & ~O_NONBLOCK) < 0))
 		return base_fail_errno(err, -errno, "migration channel: blocking");
-#ifndef GODWIT_MUTANT_MIG_NODELAY
+#ifdef GODWIT_MUTANT_MIG_NODELAY
+	(void)on;
+#else
 	if (setsockopt(link->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0 &&
 	    errno != EOPNOTSUPP && errno != ENOPROTOOPT) /* not TCP */
 		return base_fail_errno(err, -errno, "migration channel: no delay");
