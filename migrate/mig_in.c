@@ -66,6 +66,7 @@ void mig_in_free(struct mig_in *in)
 	mig_in_door_close(in);
 	mig_control_free(take_control(in));
 	mig_in_data_stop(in);
+	mig_in_post_fini(in);
 	leave_host(in);
 	mig_intake_free(in->intake);
 	mig_verify_free(in->verify);
@@ -161,6 +162,8 @@ static void say(struct mig_in *in, enum mig_message message)
 		say_epoch(in, MIG_TYPE_HANDED_BACK, 0);
 	else if (message == MIG_MSG_FAILED)
 		say_failed(in);
+	else if (message == MIG_MSG_COMPLETE)
+		mig_in_post_say(in);
 	else
 		base_bug("migration: message %d of a destination", (int)message);
 }
@@ -189,7 +192,7 @@ static int check_seal(struct mig_in *in, struct base_error *err)
 				 "migration: the device state is not what the source sent (%zu of "
 				 "%" PRIu64 " bytes)",
 				 in->state.size_bytes, in->sealed.state_bytes);
-	return 0;
+	return mig_in_post_check(in, err);
 }
 
 static void do_check(struct mig_in *in)
@@ -200,9 +203,13 @@ static void do_check(struct mig_in *in)
 
 	if (r == 0)
 		r = mig_in_verify_compare(in, &why);
+	if (r == 0 && in->sealed.post)
+		r = mig_in_post_begin(in, &why);
 	if (r == 0)
 		r = in->options.vm->check(in->options.vm_context, in->state.data,
 					  in->state.size_bytes, &why);
+	if (in->post.fill != NULL)
+		r = mig_in_post_end_check(in, r, &why);
 	in->check_ns = mig_in_now() - begin_ns;
 	if (r < 0)
 		mig_in_fault(in, base_fail_within(&why, r, "the VM cannot run here"), &why);
@@ -251,6 +258,7 @@ static void do_release(struct mig_in *in)
 	bool prepared = false;
 
 	mig_in_data_stop(in); /* nobody writes into its memory after it */
+	mig_in_post_halt(in);
 	{
 		BASE_LOCKED(&in->lock);
 
@@ -317,13 +325,16 @@ static void step(struct mig_in *in, const struct mig_event *event)
 {
 	struct mig_actions actions;
 
-	if (event->kind == MIG_EV_MESSAGE && event->message == MIG_MSG_SEALED)
+	if (event->kind == MIG_EV_MESSAGE &&
+	    (event->message == MIG_MSG_SEALED || event->message == MIG_MSG_SEALED_POST))
 		in->machine.epoch = in->plan.epoch;
 	if (count_silence(in, event))
 		return;
 	in->machine = mig_destination_step(in->machine, event, &actions);
 	for (uint32_t i = 0; i < actions.count; i++)
 		perform(in, &actions.list[i]);
+	if (event->kind == MIG_EV_RUNS && in->machine.state == MIG_DST_FILLING)
+		mig_in_post_runs(in);
 }
 
 /* The next event, or what its time has come for. */
@@ -348,10 +359,11 @@ static void next(struct mig_in *in, uint64_t most_ns)
 
 enum mig_in_end mig_in_run(struct mig_in *in, uint64_t *ret_epoch, struct base_error *err)
 {
-	while (!mig_destination_is_over(&in->machine))
+	while (!mig_destination_is_over(&in->machine) && in->machine.state != MIG_DST_FILLING)
 		next(in, BASE_TIME_NEVER);
-	leave_host(in);
-	if (in->machine.state == MIG_DST_RUNNING) {
+	if (in->machine.state != MIG_DST_FILLING)
+		leave_host(in);
+	if (in->machine.state == MIG_DST_RUNNING || in->machine.state == MIG_DST_FILLING) {
 		*ret_epoch = in->machine.epoch + 1;
 		return MIG_IN_RUNNING;
 	}
@@ -372,9 +384,13 @@ static bool has_parted(struct mig_in *in)
 
 void mig_in_linger(struct mig_in *in, uint32_t most_ms)
 {
-	uint64_t most_ns = mig_in_now() + most_ms * BASE_NS_PER_MS;
+	uint64_t most_ns = 0;
 
+	while (in->machine.state == MIG_DST_FILLING)
+		next(in, BASE_TIME_NEVER);
+	leave_host(in);
 	base_assert(mig_destination_is_over(&in->machine));
+	most_ns = mig_in_now() + most_ms * BASE_NS_PER_MS;
 	in->retry_ns = BASE_TIME_NEVER;
 	in->give_up_ns = BASE_TIME_NEVER;
 	while (!has_parted(in) && mig_in_now() < most_ns)

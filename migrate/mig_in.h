@@ -13,6 +13,7 @@
 #ifndef MIGRATE_MIG_IN_H
 #define MIGRATE_MIG_IN_H
 
+#include "migrate/mig_body_post.h"
 #include "migrate/mig_host.h"
 #include "migrate/mig_vm.h"
 
@@ -30,6 +31,11 @@ struct mig_in_options {
 	uint32_t give_up_ms;               /* READY and not heard of: ask to be let go; 0: never */
 	uint32_t resume_ms; /* a source that is cut off while it copies may be back within what it
 			     * says, but this at most; 0: never */
+	/* Pages may come when it runs: docs/migrate/postcopy.md.  Both borrowed; without @post they
+	 * are nothing. */
+	bool post;
+	int fault_fd;  /* of mig_faults_open() */
+	int memory_fd; /* the file that the memory of vm->prepare() maps from its start on */
 };
 
 enum mig_in_end {
@@ -41,11 +47,19 @@ enum mig_in_end {
 
 BASE_MUST_CHECK int mig_in_new(const struct mig_in_options *options, struct mig_in **ret_in,
 			       struct base_error *err);
-/* Blocks until the end.  After RUNNING the source may still ask: mig_in_linger(). */
+/* Blocks until the end.  After RUNNING the source may still ask, or pages may still come:
+ * mig_in_linger(). */
 enum mig_in_end mig_in_run(struct mig_in *in, uint64_t *ret_epoch, struct base_error *err);
-/* Answer a source that has not heard of the end, until it has, or for @most_ms. */
+/* Take in what still comes, without a limit; then answer a source that has not heard of the end,
+ * until it has, or for @most_ms. */
 void mig_in_linger(struct mig_in *in, uint32_t most_ms);
 void mig_in_give_up(struct mig_in *in);
+/* Whether pages of the VM are still at the source; then how many, and what there was.  Any thread.
+ */
+bool mig_in_is_filling(struct mig_in *in, uint64_t *ret_left_pages,
+		       struct mig_complete *ret_counts);
+/* After mig_in_linger(): pages are missing, and nobody will bring them: it cannot go on. */
+bool mig_in_is_broken(struct mig_in *in);
 void mig_in_free(struct mig_in *in); /* NULL is fine */
 
 #endif

@@ -24,7 +24,7 @@ void mig_in_sealed(struct mig_in *in)
 			return;
 		in->sealed_told = true;
 	}
-	post_message(in, MIG_MSG_SEALED);
+	post_message(in, in->sealed.post ? MIG_MSG_SEALED_POST : MIG_MSG_SEALED);
 }
 
 /* --- the plan --- */
@@ -216,6 +216,13 @@ static int take_roots(struct mig_in *in, const struct mig_received *received,
 	return r == 0 ? mig_in_verify_take_roots(in, received, err) : r;
 }
 
+static int take_owed(struct mig_in *in, const struct mig_received *received, struct base_error *err)
+{
+	int r = in_migration(in, "owed", err);
+
+	return r == 0 ? mig_in_post_take_owed(in, received, err) : r;
+}
+
 static int take_sealed(struct mig_in *in, const struct mig_received *received,
 		       struct base_error *err)
 {
@@ -325,6 +332,7 @@ static int take_cancel(struct mig_in *in, const struct mig_received *received,
 	mig_reason_decode(received->body, received->body_bytes, text, sizeof(text));
 	(void)base_fail(&why, -ECANCELED, "the source has cancelled: %s", text);
 	mig_in_note(in, -ECANCELED, &why);
+	mig_in_post_parted(in);
 	post_message(in, MIG_MSG_CANCEL);
 	return 0;
 }
@@ -333,18 +341,30 @@ static int take_bye(struct mig_in *in, const struct mig_received *received, stru
 {
 	(void)received;
 	(void)err;
-	BASE_LOCKED(&in->lock);
-	in->parted = true;
+	{
+		BASE_LOCKED(&in->lock);
+
+		in->parted = true;
+	}
+	/* A VM that still needs pages of it has lost them. */
+	if (mig_in_post_needs(in))
+		mig_in_give_up(in);
 	return 0;
 }
 
 static int (*const takers[MIG_TYPES])(struct mig_in *, const struct mig_received *,
 				      struct base_error *) = {
-	[MIG_TYPE_PLAN] = take_plan,     [MIG_TYPE_ROUND] = take_round,
-	[MIG_TYPE_STATE] = take_state,   [MIG_TYPE_SEALED] = take_sealed,
-	[MIG_TYPE_CANCEL] = take_cancel, [MIG_TYPE_COMMIT] = take_commit,
-	[MIG_TYPE_ASK] = take_ask,       [MIG_TYPE_BYE] = take_bye,
-	[MIG_TYPE_ROOTS] = take_roots,   [MIG_TYPE_NODES] = mig_in_verify_take_nodes,
+	[MIG_TYPE_PLAN] = take_plan,
+	[MIG_TYPE_ROUND] = take_round,
+	[MIG_TYPE_STATE] = take_state,
+	[MIG_TYPE_SEALED] = take_sealed,
+	[MIG_TYPE_CANCEL] = take_cancel,
+	[MIG_TYPE_COMMIT] = take_commit,
+	[MIG_TYPE_ASK] = take_ask,
+	[MIG_TYPE_BYE] = take_bye,
+	[MIG_TYPE_OWED] = take_owed,
+	[MIG_TYPE_ROOTS] = take_roots,
+	[MIG_TYPE_NODES] = mig_in_verify_take_nodes,
 };
 
 static int on_message(void *context, const struct mig_received *received, struct base_error *err)
@@ -379,6 +399,7 @@ static void on_lost(void *context, int code, const struct base_error *why)
 		in->lost = true;
 		(void)pthread_cond_broadcast(&in->changed);
 	}
+	mig_in_post_parted(in);
 	mig_events_post_kind(&in->events, MIG_EV_LINK_LOST);
 }
 

@@ -57,6 +57,7 @@ enum visitor {
 	VISITOR_FIRST,
 	VISITOR_AGAIN, /* the control channel's connection was lost */
 	VISITOR_DATA,
+	VISITOR_LANE, /* of post-copy */
 };
 
 static enum visitor who_is(struct mig_in *in, const struct mig_open *open)
@@ -85,7 +86,11 @@ static enum visitor who_is(struct mig_in *in, const struct mig_open *open)
 		return in->was_ready || in->sealed_told || in->resume_ms == 0 || in->accepted
 			       ? VISITOR_AGAIN
 			       : VISITOR_NONE;
-	return in->accepted && !in->stop ? VISITOR_DATA : VISITOR_NONE;
+	if (!in->accepted || in->stop)
+		return VISITOR_NONE;
+	if (open->channel < MIG_CHANNEL_URGENT)
+		return VISITOR_DATA;
+	return in->options.post ? VISITOR_LANE : VISITOR_NONE;
 }
 
 static int say_opened(const struct mig_in *in, struct mig_link *link, const struct mig_open *open,
@@ -97,6 +102,8 @@ static int say_opened(const struct mig_in *in, struct mig_link *link, const stru
 				     .capabilities = MIG_CAN_ALL };
 	uint8_t body[MIG_OPENED_BYTES];
 
+	if (in->options.post)
+		opened.capabilities |= MIG_CAN_POST;
 	if (open->channel == 0)
 		memcpy(opened.secret, in->secret, sizeof(opened.secret));
 	mig_opened_encode(&opened, body);
@@ -203,6 +210,23 @@ static int admit_data(struct mig_in *in, const struct mig_open *open, int *fd,
 	return mig_in_channel_begin(in, open->channel, link, base_take_fd(fd), err);
 }
 
+static int admit_lane(struct mig_in *in, const struct mig_open *open, int *fd,
+		      struct base_error *err)
+{
+	struct mig_link *link = NULL;
+	int r = make_link(in, open, *fd, &link, err);
+
+	if (r < 0)
+		return r;
+	r = say_opened(in, link, open, err);
+	if (r < 0) {
+		mig_link_free(link);
+		return r;
+	}
+	return mig_in_post_admit(in, open->channel == MIG_CHANNEL_URGENT, link, base_take_fd(fd),
+				 err);
+}
+
 /* @fd is taken. */
 static void admit(struct mig_in *in, int fd_taken, const struct mig_open *open)
 {
@@ -217,6 +241,8 @@ static void admit(struct mig_in *in, int fd_taken, const struct mig_open *open)
 	}
 	if (visitor == VISITOR_DATA)
 		r = admit_data(in, open, &fd, &why);
+	else if (visitor == VISITOR_LANE)
+		r = admit_lane(in, open, &fd, &why);
 	else
 		r = admit_control(in, open, &fd, visitor == VISITOR_AGAIN, &why);
 	if (r < 0 && visitor == VISITOR_FIRST)

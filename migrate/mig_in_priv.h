@@ -2,7 +2,8 @@
 /*
  * The destination's session, for the files that make it up: mig_in.c (life and actions),
  * mig_in_net.c (who connects), mig_in_control.c (what the source says), mig_in_data.c (the data
- * channels), mig_in_verify.c (the hash tree), mig_in_resume.c (after a cut).
+ * channels), mig_in_verify.c (the hash tree), mig_in_resume.c (after a cut),
+ * mig_in_post.c (pages that follow).
  *
  * Threads: the runner (mig_in_run()) owns what says nothing else; the door looks at the listening
  * socket and makes channels; the control channel's receiver; one for each data channel.
@@ -16,6 +17,7 @@
 #include "migrate/mig_body_verify.h"
 #include "migrate/mig_control_priv.h"
 #include "migrate/mig_events_priv.h"
+#include "migrate/mig_fill.h"
 #include "migrate/mig_in.h"
 
 #define MIG_IN_PENDING_MAX 64u    /* connections that have not said OPEN */
@@ -30,6 +32,26 @@ struct mig_in_channel {
 	bool there;
 };
 
+/* One of post-copy's two connections.  The door's. */
+struct mig_in_lane {
+	struct mig_in *in;
+	bool urgent;
+	struct mig_link *link;
+	int fd;
+	pthread_t thread;
+	bool there;
+	bool ended; /* under lock: its thread waits for nothing more */
+};
+
+struct mig_in_post {
+	_Atomic uint64_t *owed; /* the receiver's; the runner's from SEALED on */
+	uint64_t owed_at, owed_pages;
+	struct mig_fill *fill; /* made by the runner; set under lock, once */
+	bool checking;         /* under lock: the device state is being loaded */
+	struct mig_in_lane lanes[2];
+	uint64_t running_ns, filled_ns;
+};
+
 struct mig_in {
 	struct mig_in_options options;
 	struct mig_events events;
@@ -38,6 +60,7 @@ struct mig_in {
 	uint64_t give_up_ns; /* ready, and nothing heard until then */
 	bool prepared;       /* vm->prepare() was called, vm->release() was not; under lock */
 	uint64_t check_ns, activate_ns;
+	struct mig_in_post post;
 
 	pthread_t door;
 	bool has_door;
@@ -142,6 +165,36 @@ bool mig_in_is_cut(struct mig_in *in, int code);
 BASE_MUST_CHECK int mig_in_cut(struct mig_in *in, struct base_error *err);
 /* On the new control channel: what had come. */
 void mig_in_say_have(struct mig_in *in);
+
+/* --- mig_in_post.c --- */
+
+/* The receiver: OWED.  Then the count of SEALED. */
+BASE_MUST_CHECK int mig_in_post_take_owed(struct mig_in *in, const struct mig_received *received,
+					  struct base_error *err);
+/* The door, after a cut, while there is no receiver: what was owed comes in a round, or is owed
+ * anew. */
+void mig_in_post_cut(struct mig_in *in);
+BASE_MUST_CHECK int mig_in_post_check(const struct mig_in *in, struct base_error *err);
+/* From here on whoever touches an owed page waits; and until the end of the check for as long only
+ * as the source is there.  Not 0: it cannot run here. */
+BASE_MUST_CHECK int mig_in_post_begin(struct mig_in *in, struct base_error *err);
+/* What the check has come to, with that. */
+BASE_MUST_CHECK int mig_in_post_end_check(struct mig_in *in, int code, struct base_error *err);
+/* The source is not heard of, or has cancelled.  Any thread. */
+void mig_in_post_parted(struct mig_in *in);
+/* The VM runs here. */
+void mig_in_post_runs(struct mig_in *in);
+/* COMPLETE. */
+void mig_in_post_say(struct mig_in *in);
+/* The door: one of the two connections, greeted.  @link and @fd are taken, also on failure. */
+BASE_MUST_CHECK int mig_in_post_admit(struct mig_in *in, bool urgent, struct mig_link *link, int fd,
+				      struct base_error *err);
+/* Whether pages are missing.  Any thread. */
+bool mig_in_post_needs(struct mig_in *in);
+/* What is here will not run: nobody waits, and nothing comes any more. */
+void mig_in_post_halt(struct mig_in *in);
+/* The door is closed. */
+void mig_in_post_fini(struct mig_in *in);
 
 /* --- mig_in_verify.c; nothing where it is not verified --- */
 

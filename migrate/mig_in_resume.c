@@ -39,6 +39,7 @@ int mig_in_cut(struct mig_in *in, struct base_error *err)
 		return r;
 	rounds = mig_intake_cut(in->intake);
 	mig_in_verify_cut(in);
+	mig_in_post_cut(in);
 	base_buffer_fini(&in->state);
 	in->state = (struct base_buffer){ .data = NULL };
 	atomic_store(&in->round_open, rounds);

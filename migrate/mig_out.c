@@ -44,6 +44,7 @@ void mig_out_free(struct mig_out *out)
 	if (out == NULL)
 		return;
 	base_assert(!out->mover_runs && out->control == NULL);
+	mig_serve_free(out->serve);
 	mig_copy_free(out->copy);
 	mig_image_free(out->image);
 	mig_verify_free(out->verify);
@@ -184,6 +185,7 @@ static void do_run(struct mig_out *out, uint64_t epoch)
 		mig_out_copy_halt(out); /* what it writes from now on is for the rounds to come */
 	else
 		mig_out_copy_stop(out);
+	mig_out_post_stop(out);
 	if (out->times.ready_ns != 0)
 		(void)!out->options.vm->promise(out->options.vm_context, false, epoch, NULL);
 	r = out->options.vm->run(out->options.vm_context, epoch, &why);
@@ -222,9 +224,16 @@ static void perform(struct mig_out *out, const struct mig_action *action)
 	case MIG_DO_RUN:
 		do_run(out, action->epoch);
 		break;
-	case MIG_DO_RELEASE:
+	case MIG_DO_SERVE:
 		out->times.running_ns = mig_out_now();
+		mig_out_post_serve(out);
 		mig_out_copy_stop(out);
+		break;
+	case MIG_DO_RELEASE:
+		if (out->times.running_ns == 0)
+			out->times.running_ns = mig_out_now();
+		mig_out_copy_stop(out);
+		mig_out_post_stop(out);
 		out->options.vm->release(out->options.vm_context);
 		break;
 	case MIG_DO_RETRY:
@@ -232,7 +241,6 @@ static void perform(struct mig_out *out, const struct mig_action *action)
 		break;
 	case MIG_DO_INVALID:
 	case MIG_DO_CHECK: /* the destination's */
-	case MIG_DO_SERVE: /* no session switches by post-copy */
 	case MIG_DOS:
 	default:
 		base_bug("migration: action %d at a source", (int)action->kind);
@@ -254,6 +262,8 @@ static void step(struct mig_out *out, const struct mig_event *event)
 	}
 	for (uint32_t i = 0; i < actions.count; i++)
 		perform(out, &actions.list[i]);
+	if (event->kind == MIG_EV_LINK_LOST)
+		mig_out_post_lost(out);
 	if (before == MIG_SRC_LINKING && out->machine.state == MIG_SRC_COPYING) {
 		r = mig_out_copy_begin(out, &why);
 		if (r < 0)
@@ -276,7 +286,8 @@ static void retry(struct mig_out *out)
 
 	out->retry_ns = BASE_TIME_NEVER;
 	if (is_lost(out) &&
-	    (out->machine.state == MIG_SRC_ASKING || out->machine.state == MIG_SRC_COMMITTED) &&
+	    (out->machine.state == MIG_SRC_ASKING || out->machine.state == MIG_SRC_COMMITTED ||
+	     out->machine.state == MIG_SRC_SERVING) &&
 	    mig_out_relink(out, NULL) == 0)
 		step(out, &back);
 	step(out, &again);
@@ -400,6 +411,7 @@ static void finish(struct mig_out *out)
 	struct mig_control *control = NULL;
 
 	mig_out_copy_stop(out);
+	mig_out_post_stop(out);
 	out->times.end_ns = mig_out_now();
 	say_bye(out);
 	mig_events_close(&out->events);
@@ -440,6 +452,8 @@ enum mig_out_end mig_out_run(struct mig_out *out, struct mig_findings *findings,
 	finish(out);
 	if (out->cannot_verify)
 		mig_findings_add(findings, MIG_OUT_CANNOT_VERIFY);
+	if (out->cannot_post)
+		mig_findings_add(findings, MIG_OUT_CANNOT_POST);
 	if (err != NULL && out->has_reason)
 		*err = out->reason;
 	return end_of(out);
@@ -457,6 +471,8 @@ void mig_out_progress(struct mig_out *out, struct mig_out_progress *ret_progress
 	progress.is_cut = out->resuming;
 	progress.round = out->round;
 	progress.left_pages = out->left_pages;
+	if (out->shown == MIG_SRC_SERVING)
+		progress.left_pages = mig_out_post_left(out);
 	if (out->copy != NULL) {
 		struct mig_copy_counts counts = mig_copy_counts(out->copy);
 		uint64_t sent = mig_out_sent_bytes(out);
@@ -515,6 +531,7 @@ void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report
 		report.lz4_bytes = counts.lz4_bytes;
 		report.chunks = counts.chunks;
 	}
+	mig_out_post_report(out, &report);
 	mig_out_verify_report(out, &report);
 	*ret_report = report;
 }

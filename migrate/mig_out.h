@@ -40,7 +40,8 @@ struct mig_out_options {
 	bool quick; /* quick migration: the VM is held first, then all goes in one round */
 	struct mig_pace_options pace;
 	enum mig_compress compress; /* never where the destination cannot */
-	bool verify; /* docs/migrate/verify.md; where the destination cannot: a finding */
+	bool verify; /* docs/migrate/verify.md; where the destination cannot: a finding.  Not with
+		      * the action MIG_LATE_POSTCOPY */
 };
 
 enum mig_out_end {
@@ -79,10 +80,17 @@ struct mig_out_report {
 	uint64_t page_count, zero_pages, lz4_pages, lz4_bytes, chunks, resent_chunks;
 	uint64_t state_bytes;
 	uint32_t rounds;
-	uint32_t cuts;         /* connections that broke and were back */
-	uint64_t cut_ns;       /* without one: a part of copy_ns */
-	uint64_t cut_held_ns;  /* the VM stood still, in vain, as one broke just then; likewise */
-	uint64_t again_bytes;  /* of memory and images, sent twice because of that; at most */
+	uint32_t cuts;        /* connections that broke and were back */
+	uint64_t cut_ns;      /* without one: a part of copy_ns */
+	uint64_t cut_held_ns; /* the VM stood still, in vain, as one broke just then; likewise */
+	uint64_t again_bytes; /* of memory and images, sent twice because of that; at most */
+	bool is_post; /* by post-copy; what follows is 0 without.  As the destination saw it: */
+	uint64_t owed_pages; /* when it began to run there */
+	uint64_t post_fault_pages, post_rest_pages, post_twice_pages;
+	uint64_t post_waits; /* for the network; of them: */
+	uint64_t post_wait_p50_ns, post_wait_p99_ns, post_wait_longest_ns;
+	uint64_t post_ns; /* from RUNNING to the end; not a part of the blackout */
+	uint64_t post_reconnects;
 	bool is_verified;      /* what follows is 0 without */
 	uint64_t verify_bytes; /* hashed here */
 	uint64_t verify_running_ns, verify_blackout_ns;
@@ -99,6 +107,9 @@ enum mig_out_end mig_out_run(struct mig_out *out, struct mig_findings *findings,
 /* The user wants it to stay.  Before the arbiter was asked it will; afterwards the source asks for
  * itself.  Again is fine. */
 void mig_out_cancel(struct mig_out *out);
+/* Do not wait until it is late: by post-copy after the round under way.  Only with the action
+ * MIG_LATE_POSTCOPY; else, and later, nothing. */
+void mig_out_post_now(struct mig_out *out);
 void mig_out_progress(struct mig_out *out, struct mig_out_progress *ret_progress);
 /* After the end. */
 void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report);

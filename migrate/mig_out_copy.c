@@ -199,6 +199,9 @@ static enum mig_pace_step next_step(struct mig_out *out, bool swept, uint64_t se
 		mig_pace_skip(&out->pace, mig_out_now(), sent_bytes, left_bytes);
 	else
 		step = mig_pace_next(&out->pace, mig_out_now(), sent_bytes, took_ns, left_bytes);
+	if (step == MIG_PACE_POST ||
+	    (step == MIG_PACE_ROUND && out->post_now && mig_out_post_is_wanted(out)))
+		return mig_pace_post(&out->pace, out->image_bytes);
 	if (step != MIG_PACE_SWITCH || out->verify == NULL || out->swept)
 		return step;
 	out->sweep_next = true;
@@ -295,6 +298,8 @@ static int rounds(struct mig_out *out, uint32_t *ret_next, struct base_error *er
 			      "goal of %" PRIu64 " ms was not met in %" PRIu64 " s",
 			      (uint64_t)(out->pace.options.downtime_goal_ns / BASE_NS_PER_MS),
 			      (uint64_t)(out->pace.options.time_limit_ns / BASE_NS_PER_SECOND));
+	if (r == 0 && next == MIG_PACE_POST)
+		r = mig_out_post_begin(out, err);
 	*ret_next = number;
 	return r;
 }
@@ -355,6 +360,8 @@ static int send_sealed(struct mig_out *out, uint32_t round, const struct base_bu
 		.chunks = mig_copy_counts(out->copy).chunks - out->lost_chunks,
 		.state_bytes = state->size_bytes,
 		.state_crc = base_crc32c(0, state->data, state->size_bytes),
+		.post = out->post,
+		.owed_pages = out->owed_pages,
 	};
 	uint8_t body[MIG_SEALED_BYTES];
 
@@ -381,6 +388,8 @@ static int rest(struct mig_out *out, uint32_t number, struct base_error *err)
 	BASE_CLEANUP(base_buffer_fini) struct base_buffer state = { .data = NULL };
 	int r = last_harvest(out, err);
 
+	if (r == 0 && out->post)
+		mig_out_post_instead(out);
 	if (r == 0)
 		r = send_round(out, number, true, err);
 	out->times.last_round_ns = mig_out_now();
@@ -395,6 +404,8 @@ static int rest(struct mig_out *out, uint32_t number, struct base_error *err)
 	out->times.sealed_ns = mig_out_now();
 	if (r == 0)
 		r = mig_out_verify_send_roots(out, err);
+	if (r == 0 && out->post)
+		r = mig_out_post_owe(out, err);
 	if (r == 0)
 		r = send_sealed(out, number, &state, err);
 	if (r == 0) /* the VM stands still: not for a channel that is stuck */
@@ -407,11 +418,14 @@ static int rest(struct mig_out *out, uint32_t number, struct base_error *err)
 static int move(struct mig_out *out, struct base_error *err)
 {
 	uint32_t number = 0;
-	int r = out->options.quick ? 0 : rounds(out, &number, err);
+	int r = 0;
+
+	out->post = false; /* until this attempt says so */
+	r = out->options.quick ? 0 : rounds(out, &number, err);
 
 	if (r < 0)
 		return r;
-	mig_events_post_kind(&out->events, MIG_EV_SWITCH);
+	mig_events_post_kind(&out->events, out->post ? MIG_EV_SWITCH_POST : MIG_EV_SWITCH);
 	return wait_last(out) ? rest(out, number, err) : 0;
 }
 

@@ -155,6 +155,7 @@ static int (*const takers[MIG_TYPES])(struct mig_out *, const struct mig_receive
 	[MIG_TYPE_FAILED] = take_failed,
 	[MIG_TYPE_ASK_NODES] = mig_out_verify_take_ask,
 	[MIG_TYPE_VERIFIED] = mig_out_verify_take_verified,
+	[MIG_TYPE_COMPLETE] = mig_out_post_take_complete,
 	[MIG_TYPE_HAVE] = mig_out_take_have,
 	[MIG_TYPE_RESUMED] = mig_out_take_resumed,
 };
@@ -214,7 +215,7 @@ static int greet(struct mig_link *link, const struct mig_open *open, struct mig_
 {
 	uint8_t body[MIG_OPEN_BYTES];
 	char text[MIG_FINDING_BYTES];
-	struct mig_received received;
+	struct mig_received received = { .type = MIG_TYPE_INVALID };
 	int r = 0;
 
 	mig_open_encode(open, body);
@@ -243,9 +244,8 @@ static int greet(struct mig_link *link, const struct mig_open *open, struct mig_
 	return 0;
 }
 
-/* A connection that both sides have agreed on.  Gives link and descriptor. */
-static int dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_link, int *ret_fd,
-		struct mig_opened *ret_opened, struct base_error *err)
+int mig_out_dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_link, int *ret_fd,
+		 struct mig_opened *ret_opened, struct base_error *err)
 {
 	struct mig_open open = { .version_min = 1,
 				 .version_max = MIG_VERSION,
@@ -255,6 +255,8 @@ static int dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_lin
 	struct mig_link_options options = { .is_source = true,
 					    .is_control = channel == 0,
 					    .timeout_ms = out->options.timeout_ms };
+	/* No cancel waits for those: they are made while nothing is left to cancel. */
+	bool of_post = channel >= MIG_CHANNEL_URGENT;
 	struct mig_link *link = NULL;
 	BASE_CLOSE int fd = -1;
 	int r = out->options.connect(out->options.connect_context, &fd, err);
@@ -267,10 +269,12 @@ static int dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_lin
 	r = mig_link_new(&options, &link, err);
 	if (r < 0)
 		return r;
-	r = set_dialing(out, link, err);
+	if (!of_post)
+		r = set_dialing(out, link, err);
 	if (r == 0)
 		r = greet(link, &open, ret_opened, err);
-	(void)!set_dialing(out, NULL, NULL);
+	if (!of_post)
+		(void)!set_dialing(out, NULL, NULL);
 	if (r < 0) {
 		mig_link_free(link);
 		return r;
@@ -288,7 +292,7 @@ static int open_control(struct mig_out *out, struct mig_opened *ret_opened, stru
 	struct mig_control *control = NULL;
 	struct mig_link *link = NULL;
 	int fd = -1;
-	int r = dial(out, 0, &link, &fd, ret_opened, err);
+	int r = mig_out_dial(out, 0, &link, &fd, ret_opened, err);
 
 	if (r < 0)
 		return r;
@@ -313,7 +317,8 @@ int mig_out_open_data(struct mig_out *out, struct base_error *err)
 	struct mig_opened opened;
 
 	for (uint32_t i = 0; i < out->options.channel_count; i++) {
-		int r = dial(out, (uint16_t)(i + 1), &out->links[i], &out->fds[i], &opened, err);
+		int r = mig_out_dial(out, (uint16_t)(i + 1), &out->links[i], &out->fds[i], &opened,
+				     err);
 
 		if (r < 0)
 			return base_fail_within(err, r, "data channel %" PRIu32, i + 1);
@@ -373,6 +378,14 @@ static int check_abilities(struct mig_out *out, struct base_error *err)
 {
 	out->cannot_verify =
 		out->options.verify && (out->opened.capabilities & MIG_CAN_VERIFY) == 0;
+	out->cannot_post =
+		mig_out_post_is_wanted(out) && (out->opened.capabilities & MIG_CAN_POST) == 0;
+	if (out->options.verify && mig_out_post_is_wanted(out))
+		return base_fail(err, -EINVAL,
+				 "a verified move cannot end by post-copy: what would be compared "
+				 "is not there yet");
+	if (out->cannot_post)
+		return base_fail(err, -ENOTSUP, MIG_OUT_CANNOT_POST);
 	return out->cannot_verify ? base_fail(err, -ENOTSUP, MIG_OUT_CANNOT_VERIFY) : 0;
 }
 

@@ -2,7 +2,8 @@
 /*
  * The source's session, for the files that make it up: mig_out.c (life and actions), mig_out_net.c
  * (connections and messages), mig_out_copy.c (the rounds), mig_out_verify.c (the hash tree),
- * mig_out_resume.c (after a cut).
+ * mig_out_resume.c (after a cut),
+ * mig_out_post.c (pages that follow).
  *
  * Threads: the runner (mig_out_run()) owns what says nothing else; the mover makes the rounds, from
  * COPYING until it is stopped; the control channel's receiver.
@@ -13,11 +14,13 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "migrate/mig_body_post.h"
 #include "migrate/mig_body_verify.h"
 #include "migrate/mig_control_priv.h"
 #include "migrate/mig_copy.h"
 #include "migrate/mig_events_priv.h"
 #include "migrate/mig_out.h"
+#include "migrate/mig_serve.h"
 
 /* Instants of the way to the other side, 0: not reached.  Each is written by one thread before the
  * event that makes another look at it. */
@@ -64,6 +67,8 @@ struct mig_out {
 	bool sweep_next;           /* the mover's: nearly all is sent */
 	bool swept;                /* the mover's: the sweep was begun */
 	bool cannot_verify;        /* the destination */
+	bool cannot_post;          /* likewise */
+	bool post;                 /* the mover's: what is left of memory follows */
 
 	pthread_t mover;
 	bool mover_runs; /* to be joined */
@@ -83,7 +88,11 @@ struct mig_out {
 	uint64_t lost_chunks; /* sent, and will never come */
 	uint64_t again_bytes;
 
-	pthread_mutex_t lock; /* a leaf: what is below */
+	pthread_mutex_t lock;    /* a leaf: what is below */
+	struct mig_serve *serve; /* NULL: no pages follow; set once, by the mover */
+	uint64_t owed_pages;
+	bool post_now; /* by the user */
+	struct mig_complete complete;
 	pthread_cond_t changed;
 	struct mig_control *control; /* changed by the runner only */
 	struct mig_link *dialing;    /* a connection that is being made */
@@ -135,6 +144,11 @@ uint64_t mig_out_sent_bytes(const struct mig_out *out); /* over the data channel
 
 /* --- mig_out_net.c --- */
 
+/* A connection that both sides have agreed on.  Gives link and descriptor.  Any thread for those of
+ * post-copy. */
+BASE_MUST_CHECK int mig_out_dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_link,
+				 int *ret_fd, struct mig_opened *ret_opened,
+				 struct base_error *err);
 /* Control channel, plan, findings, data channels; -ECANCELED by the user or by findings. */
 BASE_MUST_CHECK int mig_out_link(struct mig_out *out, struct base_error *err);
 BASE_MUST_CHECK int mig_out_open_data(struct mig_out *out, struct base_error *err);
@@ -182,6 +196,29 @@ BASE_MUST_CHECK int mig_out_take_have(struct mig_out *out, const struct mig_rece
 				      struct base_error *err);
 BASE_MUST_CHECK int mig_out_take_resumed(struct mig_out *out, const struct mig_received *received,
 					 struct base_error *err);
+
+#define MIG_OUT_CANNOT_POST                                                                        \
+	"the destination cannot take pages by post-copy: it may not, or is of an older version"
+
+/* --- mig_out_post.c --- */
+
+bool mig_out_post_is_wanted(const struct mig_out *out);
+/* The mover, while the VM runs: the connections. */
+BASE_MUST_CHECK int mig_out_post_begin(struct mig_out *out, struct base_error *err);
+/* The mover, when it stands still: what was to be sent is owed, and nothing of memory is sent. */
+void mig_out_post_instead(struct mig_out *out);
+/* Says so, and answers what is asked for from now on. */
+BASE_MUST_CHECK int mig_out_post_owe(struct mig_out *out, struct base_error *err);
+/* The receiver. */
+BASE_MUST_CHECK int mig_out_post_take_complete(struct mig_out *out,
+					       const struct mig_received *received,
+					       struct base_error *err);
+/* The runner; nothing without post-copy but for the first. */
+void mig_out_post_serve(struct mig_out *out);
+void mig_out_post_lost(struct mig_out *out);
+void mig_out_post_stop(struct mig_out *out);
+uint64_t mig_out_post_left(const struct mig_out *out); /* there is a serve */
+void mig_out_post_report(const struct mig_out *out, struct mig_out_report *report);
 
 #define MIG_OUT_CANNOT_VERIFY "the destination cannot verify: it is of an older version"
 

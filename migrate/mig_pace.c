@@ -148,8 +148,19 @@ enum mig_pace_step mig_pace_next(struct mig_pace *pace, uint64_t now_ns, uint64_
 	pace->is_late = true;
 	if (pace->options.late == MIG_LATE_CANCEL)
 		return MIG_PACE_CANCEL;
+	if (pace->options.late == MIG_LATE_POSTCOPY)
+		return MIG_PACE_POST;
 	if (at_minimum || pace->late_rounds >= MIG_PACE_LATE_ROUNDS)
 		return MIG_PACE_SWITCH;
+	pace->late_rounds++;
+	return MIG_PACE_ROUND;
+}
+
+enum mig_pace_step mig_pace_post(struct mig_pace *pace, uint64_t image_bytes)
+{
+	if (image_bytes == 0 || pace->late_rounds >= MIG_PACE_LATE_ROUNDS ||
+	    mig_pace_blackout_ns(pace, image_bytes) <= pace->options.downtime_goal_ns)
+		return MIG_PACE_POST;
 	pace->late_rounds++;
 	return MIG_PACE_ROUND;
 }

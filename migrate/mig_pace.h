@@ -20,6 +20,10 @@ enum mig_late {
 	MIG_LATE_INVALID, /* as SWITCH */
 	MIG_LATE_SWITCH,  /* pause, however long it takes: at a local minimum */
 	MIG_LATE_CANCEL,  /* the VM stays */
+	/* Pause, and leave what is left of memory to be sent when the VM runs there: the name says
+	 * what that costs.  Survives a broken network, not the loss of either host:
+	 * docs/migrate/postcopy.md. */
+	MIG_LATE_POSTCOPY,
 	MIG_LATES
 };
 
@@ -41,6 +45,7 @@ enum mig_pace_step {
 	MIG_PACE_ROUND,  /* send what was harvested, and go on */
 	MIG_PACE_SWITCH, /* pause now */
 	MIG_PACE_CANCEL, /* it will not get there */
+	MIG_PACE_POST,   /* pause now, and send what is left of memory afterwards */
 	MIG_PACE_STEPS
 };
 
@@ -84,6 +89,14 @@ enum mig_pace_step mig_pace_next(struct mig_pace *pace, uint64_t now_ns, uint64_
  * the harvest names. */
 void mig_pace_skip(struct mig_pace *pace, uint64_t now_ns, uint64_t sent_bytes,
 		   uint64_t left_bytes);
+
+/**
+ * mig_pace_post - whether MIG_PACE_POST is taken now, or asked for by somebody.
+ * @image_bytes: of what is left, those that have to be there before the VM runs.
+ * MIG_PACE_POST; MIG_PACE_ROUND: they do not fit into the goal, and may get fewer; at most
+ * MIG_PACE_LATE_ROUNDS times.
+ */
+enum mig_pace_step mig_pace_post(struct mig_pace *pace, uint64_t image_bytes);
 
 /* The blackout that a switch with @left_bytes would cost. */
 uint64_t mig_pace_blackout_ns(const struct mig_pace *pace, uint64_t left_bytes);

@@ -49,6 +49,10 @@ struct mig_source_vm {
 	/* Take the disks again at @epoch and go on.  Also when only hold() was called, or it
 	 * failed.  Not 0: not a byte of a disk was changed; it is tried again. */
 	int (*run)(void *vm, uint64_t epoch, struct base_error *err);
+	/* The VM runs there, and is never run here again; its memory stays, as pages of it are
+	 * still sent, until release().  Make durable that it has moved; what is not now is by
+	 * promise() at the end.  NULL: nothing to do. */
+	void (*serve)(void *vm);
 	/* The VM is another's: its memory here goes.  Last call. */
 	void (*release)(void *vm);
 	/* Make durable that the arbiter may have been asked to give the VM away from @epoch; or,
@@ -70,6 +74,9 @@ struct mig_destination_vm {
 	int (*prepare)(void *vm, const struct mig_plan *plan, struct mig_findings *findings,
 		       uint8_t **ret_memory, struct base_error *err);
 	struct mig_disk_ops disk;
+	/* Pages may be waited for from now on: what touches memory ahead of its arrival has ended
+	 * when it returns.  NULL: nothing does. */
+	void (*settle)(void *vm);
 	/* All has come: load the device state, make the images durable, and durable that all is
 	 * here (the register of mig_arbiter).  Nothing runs, no disk is active.  -ENOSPC, -EBADMSG,
 	 * -ENOTSUP, ...: it cannot run here. */

@@ -4,10 +4,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/thread.h"
+#include "migrate/mig_faults.h"
 
 static bool fails(atomic_int *fault)
 {
@@ -232,6 +235,15 @@ static int either_run(void *context, uint64_t epoch, struct base_error *err)
 	return 0;
 }
 
+static void source_serve(void *context)
+{
+	struct mig_fake_vm *vm = context;
+	atomic_int none = 0;
+
+	atomic_fetch_add(&vm->serves, 1);
+	(void)fault(vm, &none, "serve", NULL);
+}
+
 static void either_release(void *context)
 {
 	struct mig_fake_vm *vm = context;
@@ -348,6 +360,7 @@ const struct mig_source_vm mig_fake_source = {
 	.state = source_state,
 	.let_go = source_let_go,
 	.run = either_run,
+	.serve = source_serve,
 	.release = either_release,
 	.promise = source_promise,
 	.resolved = source_resolved,
@@ -385,6 +398,8 @@ static int destination_check(void *context, const uint8_t *state, size_t state_b
 	if (state_bytes != sizeof(MIG_FAKE_STATE) ||
 	    memcmp(state, MIG_FAKE_STATE, state_bytes) != 0)
 		return base_fail(err, -EBADMSG, "fake state is another");
+	for (uint64_t page = 0; vm->check_touches && page < MIG_FAKE_PAGES; page++)
+		check_page(vm, page);
 	return fault(vm, &vm->faults.check, "check", err);
 }
 
@@ -455,6 +470,8 @@ void mig_fake_vm_init(struct mig_fake_vm *vm, struct mig_fake_world *world, bool
 	memset(vm, 0, sizeof(*vm));
 	vm->world = world;
 	vm->is_source = is_source;
+	vm->memory_fd = -1;
+	vm->fault_fd = -1;
 	vm->memory = calloc(MIG_FAKE_PAGES, MIG_PAGE_BYTES);
 	if (vm->memory == NULL)
 		base_bug("fake VM: no memory");
@@ -464,6 +481,25 @@ void mig_fake_vm_init(struct mig_fake_vm *vm, struct mig_fake_world *world, bool
 			       MIG_PAGE_BYTES);
 			write_page(vm, page);
 		}
+}
+
+bool mig_fake_vm_share(struct mig_fake_vm *vm)
+{
+	size_t bytes = (size_t)MIG_FAKE_PAGES * MIG_PAGE_BYTES;
+	uint8_t *memory = NULL;
+
+	if (!vm->is_source && mig_faults_open(&vm->fault_fd, NULL) < 0)
+		return false;
+	vm->memory_fd = memfd_create("fake-vm", MFD_CLOEXEC);
+	if (vm->memory_fd < 0 || ftruncate(vm->memory_fd, (off_t)bytes) < 0)
+		base_bug("fake VM: no file");
+	memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, vm->memory_fd, 0);
+	if (memory == MAP_FAILED)
+		base_bug("fake VM: no mapping");
+	memcpy(memory, vm->memory, bytes);
+	free(vm->memory);
+	vm->memory = memory;
+	return true;
 }
 
 void mig_fake_vm_start(struct mig_fake_vm *vm)
@@ -491,6 +527,11 @@ void mig_fake_vm_fini(struct mig_fake_vm *vm)
 {
 	guest_stop(vm);
 	drop_disk(vm);
-	free(vm->memory);
+	if (vm->memory_fd >= 0)
+		(void)munmap(vm->memory, (size_t)MIG_FAKE_PAGES * MIG_PAGE_BYTES);
+	else
+		free(vm->memory);
+	base_closep(&vm->memory_fd);
+	base_closep(&vm->fault_fd);
 	free(vm->image);
 }

@@ -47,6 +47,9 @@ struct mig_fake_vm {
 	struct mig_fake_world *world;
 	struct mig_fake_faults faults;
 	uint8_t *memory;
+	int memory_fd;        /* of a mapping of a file; -1: it is none */
+	int fault_fd;         /* of the destination, which takes pages by post-copy; -1 */
+	bool check_touches;   /* the destination's check looks at every page */
 	uint8_t *image;       /* NULL: none */
 	uint64_t image_marks; /* granules of it to be sent */
 	_Atomic uint64_t log[MIG_FAKE_WORDS];
@@ -60,6 +63,7 @@ struct mig_fake_vm {
 	atomic_bool released;
 	atomic_bool checked; /* its guest has looked at every page since it began to run */
 	atomic_uint holds;
+	atomic_uint serves;
 	atomic_uint tracks;                /* times that tracking began */
 	void (*at)(const char *operation); /* before each of them; may be NULL */
 	uint64_t epoch;
@@ -76,6 +80,9 @@ struct mig_arbiter mig_fake_arbiter(struct mig_fake_vm *vm);
 void mig_fake_vm_init(struct mig_fake_vm *vm, struct mig_fake_world *world, bool is_source);
 /* It has an image, too, which moves with it; both sides, before anything else. */
 void mig_fake_vm_add_image(struct mig_fake_vm *vm);
+/* Its memory is that of a file, and pages may be waited for: for post-copy.  Before anything else;
+ * false: this host does not let us. */
+bool mig_fake_vm_share(struct mig_fake_vm *vm);
 /* Its guest runs no more; nothing is left. */
 void mig_fake_vm_fini(struct mig_fake_vm *vm);
 /* The source's guest begins to run. */

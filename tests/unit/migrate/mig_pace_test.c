@@ -159,6 +159,11 @@ Test(mig_pace, fast_writer_ends_with_the_time_limit)
 		cr_assert_eq(run.end, MIG_PACE_CANCEL);
 		cr_assert_geq(run.took_ns, 60 * SEC);
 		cr_assert_leq(run.took_ns, 62 * SEC);
+		options.late = MIG_LATE_POSTCOPY;
+		run = drive(&guest, &options);
+		cr_assert_eq(run.end, MIG_PACE_POST);
+		cr_assert_geq(run.took_ns, 60 * SEC);
+		cr_assert_leq(run.took_ns, 62 * SEC);
 	}
 }
 
@@ -263,6 +268,22 @@ Test(mig_pace, goal_below_the_fixed_costs_ends_at_a_minimum)
 	options.late = MIG_LATE_CANCEL;
 	run = drive(&guest, &options);
 	cr_assert_eq(run.end, MIG_PACE_CANCEL);
+}
+
+/* Memory follows, disks do not: they are given a few rounds to come down. */
+Test(mig_pace, post_copy_waits_for_disks)
+{
+	struct mig_pace_options options = ten_ms;
+	struct mig_pace pace;
+
+	options.late = MIG_LATE_POSTCOPY;
+	pace = mig_pace_begin(&options, 0, GIB);
+	cr_assert_eq(mig_pace_next(&pace, 61 * SEC, GIB, SEC, GIB), MIG_PACE_POST);
+	cr_assert_eq(mig_pace_post(&pace, 0), MIG_PACE_POST);
+	cr_assert_eq(mig_pace_post(&pace, MIB), MIG_PACE_POST);
+	for (uint32_t i = 0; i < MIG_PACE_LATE_ROUNDS; i++)
+		cr_assert_eq(mig_pace_post(&pace, 20 * MIB), MIG_PACE_ROUND);
+	cr_assert_eq(mig_pace_post(&pace, 20 * MIB), MIG_PACE_POST, "it ends all the same");
 }
 
 /* What fits without the fixed costs does not fit with them. */
