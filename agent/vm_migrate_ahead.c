@@ -3,21 +3,25 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/thread.h"
 
-#define STEP_PAGES 8u /* huge ones, between looks at whether it shall end */
+#define STEP_PAGES 2u /* huge ones, between looks at whether it shall end: a VM may wait for that  \
+		       */
 #define HUGE_WORDS (HV_HUGE_PAGE_BYTES / HV_PAGE_BYTES / 64u)
 
 struct vm_ahead {
 	struct hv_memory *memory;
 	struct vm_touched touched;
 	pthread_t thread;
-	atomic_bool stop;
-	atomic_bool over;
+	pthread_mutex_t lock; /* a leaf: what follows */
+	pthread_cond_t changed;
+	uint64_t came_bytes;
+	bool stop;
+	bool over;
 };
 
 static bool is_touched(const uint64_t *bits, uint64_t words, uint64_t grain, uint64_t scale)
@@ -64,17 +68,29 @@ void vm_touched_of(const uint64_t *bits, uint64_t page_count, struct vm_touched 
 		scale *= 2;
 }
 
+/* Waits until more than @done_bytes may have been touched; false: it shall end. */
+static bool may_go_on(struct vm_ahead *ahead, uint64_t done_bytes)
+{
+	BASE_LOCKED(&ahead->lock);
+
+	while (!ahead->stop && done_bytes >= VM_AHEAD_FIRST_BYTES &&
+	       (done_bytes - VM_AHEAD_FIRST_BYTES) / VM_AHEAD_TIMES >= ahead->came_bytes)
+		(void)base_cond_wait(&ahead->changed, &ahead->lock, BASE_TIME_NEVER);
+	return !ahead->stop;
+}
+
 /* Failure is told where the page is needed. */
 static void *populate(void *context)
 {
 	struct vm_ahead *ahead = context;
 	uint64_t end = hv_memory_size(ahead->memory) / HV_HUGE_PAGE_BYTES;
+	uint64_t done_bytes = 0;
 
 	for (uint32_t i = 0; i < ahead->touched.count; i++) {
 		uint64_t at = ahead->touched.runs[i].first;
 		uint64_t left = ahead->touched.runs[i].count;
 
-		while (left > 0 && at < end && !atomic_load(&ahead->stop)) {
+		while (left > 0 && at < end && may_go_on(ahead, done_bytes)) {
 			uint64_t count = left < STEP_PAGES ? left : STEP_PAGES;
 
 			count = count < end - at ? count : end - at;
@@ -82,10 +98,19 @@ static void *populate(void *context)
 					       count * HV_HUGE_PAGE_BYTES, NULL);
 			at += count;
 			left -= count;
+			done_bytes += count * HV_HUGE_PAGE_BYTES;
 		}
 	}
-	atomic_store(&ahead->over, true);
+	BASE_LOCKED(&ahead->lock);
+	ahead->over = true;
 	return NULL;
+}
+
+static void ahead_free(struct vm_ahead *ahead)
+{
+	(void)pthread_cond_destroy(&ahead->changed);
+	(void)pthread_mutex_destroy(&ahead->lock);
+	free(ahead);
 }
 
 int vm_ahead_start(struct hv_memory *memory, const struct vm_touched *touched,
@@ -96,27 +121,46 @@ int vm_ahead_start(struct hv_memory *memory, const struct vm_touched *touched,
 
 	if (ahead == NULL)
 		return base_fail(err, -ENOMEM, "memory ahead of arrival");
+	if (pthread_mutex_init(&ahead->lock, NULL) != 0)
+		base_bug("memory ahead: no mutex");
+	(void)pthread_cond_init(&ahead->changed, NULL); /* cannot fail on Linux */
 	ahead->memory = memory;
 	ahead->touched = *touched;
 	r = base_thread_start(&ahead->thread, "vm-ahead", populate, ahead, err);
 	if (r < 0) {
-		free(ahead);
+		ahead_free(ahead);
 		return r;
 	}
 	*ret_ahead = ahead;
 	return 0;
 }
 
-bool vm_ahead_is_over(const struct vm_ahead *ahead)
+void vm_ahead_came(struct vm_ahead *ahead, uint64_t bytes)
 {
-	return atomic_load(&ahead->over);
+	BASE_LOCKED(&ahead->lock);
+
+	if (bytes > ahead->came_bytes) /* channels may overtake each other */
+		ahead->came_bytes = bytes;
+	(void)pthread_cond_signal(&ahead->changed);
+}
+
+bool vm_ahead_is_over(struct vm_ahead *ahead)
+{
+	BASE_LOCKED(&ahead->lock);
+
+	return ahead->over;
 }
 
 void vm_ahead_stop(struct vm_ahead *ahead)
 {
 	if (ahead == NULL)
 		return;
-	atomic_store(&ahead->stop, true);
+	{
+		BASE_LOCKED(&ahead->lock);
+
+		ahead->stop = true;
+		(void)pthread_cond_signal(&ahead->changed);
+	}
 	base_thread_join(ahead->thread);
-	free(ahead);
+	ahead_free(ahead);
 }

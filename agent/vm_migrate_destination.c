@@ -131,6 +131,14 @@ static int prepare(void *vm, const struct mig_plan *plan, struct mig_findings *f
 	return 0;
 }
 
+static void came(void *vm, uint64_t bytes)
+{
+	struct vm_move *move = vm;
+
+	if (move->ahead != NULL)
+		vm_ahead_came(move->ahead, bytes);
+}
+
 static int put_state(struct vm_move *move, const uint8_t *bytes, size_t size_bytes,
 		     struct base_error *err)
 {
@@ -271,6 +279,7 @@ const struct mig_destination_vm vm_move_destination = {
 		  .clear = image_clear,
 		  .map = image_map,
 		  .read = image_read },
+	.came = came,
 	.check = check,
 	.run = run,
 	.release = release,

@@ -50,6 +50,17 @@ static int report_round(struct mig_in *in, uint32_t number, struct base_error *e
 	return 0;
 }
 
+static int take_chunk(struct mig_in_channel *channel, const uint8_t *body, struct base_error *err)
+{
+	struct mig_in *in = channel->in;
+	int r = mig_intake_chunk(in->intake, channel->number, body, err);
+
+	if (r == 0 && in->options.vm->came != NULL)
+		in->options.vm->came(in->options.vm_context,
+				     mig_intake_counts(in->intake).page_count * MIG_PAGE_BYTES);
+	return r;
+}
+
 /* 1: it was the last word on this channel. */
 static int take(struct mig_in_channel *channel, const struct mig_received *received,
 		struct base_error *err)
@@ -61,8 +72,7 @@ static int take(struct mig_in_channel *channel, const struct mig_received *recei
 
 	if (received->type == MIG_TYPE_CHUNK) {
 		r = wait_round(in, base_get_le32(received->body + 4), err);
-		return r < 0 ? r
-			     : mig_intake_chunk(in->intake, channel->number, received->body, err);
+		return r < 0 ? r : take_chunk(channel, received->body, err);
 	}
 	if (received->type != MIG_TYPE_BARRIER)
 		return base_fail(err, -EPROTO, "migration: message %s on data channel %" PRIu32,

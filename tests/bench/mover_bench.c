@@ -60,7 +60,7 @@ static uint8_t *map_file(const char *path, int protection, uint64_t *ret_size_by
 {
 	BASE_CLOSE int fd = open(path, (protection & PROT_WRITE) != 0 ? O_RDWR | O_CLOEXEC
 								      : O_RDONLY | O_CLOEXEC);
-	struct stat stat;
+	struct stat stat = { .st_size = 0 };
 	uint8_t *at = NULL;
 
 	need(fd >= 0 && fstat(fd, &stat) == 0, path);

@@ -193,6 +193,11 @@ static int vm_prepare(void *vm, const struct mig_plan *plan, struct mig_findings
 	return r;
 }
 
+static void vm_came(void *vm, uint64_t bytes)
+{
+	vm_ahead_came(((struct bench_move *)vm)->ahead, bytes);
+}
+
 static int vm_check(void *vm, const uint8_t *state, size_t state_bytes, struct base_error *err)
 {
 	struct bench_move *move = vm;
@@ -204,6 +209,7 @@ static int vm_check(void *vm, const uint8_t *state, size_t state_bytes, struct b
 
 static const struct mig_destination_vm destination_vm = {
 	.prepare = vm_prepare,
+	.came = vm_came,
 	.check = vm_check,
 	.run = vm_run,
 	.release = vm_release,

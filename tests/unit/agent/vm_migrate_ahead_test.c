@@ -98,6 +98,7 @@ Test(vm_migrate_ahead, touches_what_is_named_and_nothing_else, .init = setup, .f
 	uint64_t count = 0;
 
 	cr_assert_eq(vm_ahead_start(memory, &named, &ahead, NULL), 0);
+	vm_ahead_came(ahead, 64ULL << 20);
 	while (!vm_ahead_is_over(ahead))
 		base_sleep_ns(BASE_NS_PER_MS);
 	vm_ahead_stop(ahead);
@@ -120,4 +121,35 @@ Test(vm_migrate_ahead, ends_when_it_is_told, .init = setup, .fini = teardown)
 		vm_ahead_stop(ahead);
 	}
 	vm_ahead_stop(NULL);
+}
+
+/* Too many may be named while they become more. */
+static void wait_touched(uint64_t size_bytes)
+{
+	uint64_t count = 0;
+
+	for (int i = 0; i < 60000 && count * 4096 != size_bytes; i++) {
+		base_sleep_ns(BASE_NS_PER_MS);
+		hv_slat_touched(slat, bits, &count);
+	}
+	cr_assert_eq(count * 4096, size_bytes);
+}
+
+Test(vm_migrate_ahead, gets_ahead_only_of_what_has_come, .init = setup, .fini = teardown)
+{
+	const struct vm_touched all = { .count = 1, .runs = { { 0, UINT64_MAX } } };
+	const uint64_t more_bytes = 2ULL << 20;
+	struct vm_ahead *ahead = NULL;
+
+	cr_assert_eq(vm_ahead_start(memory, &all, &ahead, NULL), 0);
+	vm_ahead_came(ahead, 0); /* zeros */
+	wait_touched(VM_AHEAD_FIRST_BYTES);
+	cr_assert(!vm_ahead_is_over(ahead));
+	vm_ahead_came(ahead, more_bytes);
+	vm_ahead_came(ahead, 0); /* what another channel has said late */
+	wait_touched(VM_AHEAD_FIRST_BYTES + VM_AHEAD_TIMES * more_bytes);
+	cr_assert(!vm_ahead_is_over(ahead));
+	vm_ahead_came(ahead, 64ULL << 20);
+	wait_touched(64ULL << 20);
+	vm_ahead_stop(ahead);
 }
