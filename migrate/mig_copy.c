@@ -49,6 +49,7 @@ struct mig_copy {
 	struct mig_image *images;
 	const struct mig_dirty_ops *log; /* NULL: nothing is logged */
 	void *log_context;
+	bool bare;
 	struct mig_heat *heat; /* of the first round; NULL: nothing is logged */
 	uint64_t *generations; /* of each span: of its last chunk, once all of a round were sent */
 
@@ -96,6 +97,7 @@ int mig_copy_new(const struct mig_copy_options *options, struct mig_copy **ret_c
 	copy->images = options->images;
 	copy->log = options->log;
 	copy->log_context = options->log_context;
+	copy->bare = options->bare;
 	for (uint32_t i = 0; i < options->channel_count && r == 0; i++) {
 		r = lane_new(&copy->lanes[i], options->links[i], options->compress);
 		if (r == 0 && copy->log != NULL) {
@@ -242,7 +244,8 @@ static int send_raw(struct mig_copy *copy, struct lane *lane, uint64_t first, ui
 				   .offset_bytes = first * MIG_PAGE_BYTES,
 				   .region = MIG_REGION_MEMORY };
 
-	chunk.crc = base_crc32c(0, bytes, chunk.stored_bytes);
+	if (!copy->bare)
+		chunk.crc = base_crc32c(0, bytes, chunk.stored_bytes);
 	return send_chunk(copy, lane, &chunk, bytes, err);
 }
 
@@ -334,7 +337,7 @@ static int send_pages(struct mig_copy *copy, struct lane *lane, uint64_t first, 
 
 	if (step == MIG_SQUEEZE_SAMPLE)
 		step = does_pay(copy, lane, first, count) ? MIG_SQUEEZE_LZ4 : MIG_SQUEEZE_RAW;
-	if (step == MIG_SQUEEZE_RAW && lane->hot)
+	if (step == MIG_SQUEEZE_RAW && lane->hot && !copy->bare)
 		r = send_stable(copy, lane, first, count, err);
 	else if (step == MIG_SQUEEZE_RAW)
 		r = send_raw(copy, lane, first, count, page_at(copy, first), err);

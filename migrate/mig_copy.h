@@ -36,6 +36,7 @@ struct mig_copy_options {
 	struct mig_image *images;   /* borrowed; sent behind memory in each round; NULL: none */
 	const struct mig_dirty_ops *log; /* borrowed; NULL: nothing is logged */
 	void *log_context;
+	bool bare; /* what arrives is what was sent, by other means: pages have no checksums */
 };
 
 struct mig_copy_counts {

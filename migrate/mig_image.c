@@ -17,6 +17,7 @@ struct mig_image {
 	void *context;
 	struct mig_granules granules; /* to be sent */
 	uint32_t channel_count;
+	bool bare;
 	bool is_first;         /* no harvest yet */
 	uint64_t *generations; /* of each span: of its last chunk, once all of a round were sent */
 	uint8_t *buffers[MIG_CHANNELS_MAX + 1];
@@ -76,6 +77,7 @@ int mig_image_new(const struct mig_image_options *options, struct mig_image **re
 	image->ops = options->ops;
 	image->context = options->context;
 	image->channel_count = options->channel_count;
+	image->bare = options->bare;
 	image->is_first = true;
 	if (tables_new(image, options) < 0) {
 		mig_image_free(image);
@@ -158,7 +160,8 @@ static int send_chunk(struct sending *sending, enum mig_chunk_kind kind, uint64_
 		chunk.stored_bytes = size_bytes;
 		chunk.offset_bytes = offset_bytes;
 		chunk.region = MIG_REGION_BOUNCE;
-		chunk.crc = base_crc32c(0, sending->buffer + offset_bytes, size_bytes);
+		if (!image->bare)
+			chunk.crc = base_crc32c(0, sending->buffer + offset_bytes, size_bytes);
 		post.region = MIG_REGION_BOUNCE;
 		post.size_bytes = size_bytes;
 		post.offset_bytes = offset_bytes;

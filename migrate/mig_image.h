@@ -41,6 +41,7 @@ struct mig_image_options {
 	const struct mig_object *objects; /* of the plan; the first, memory, is skipped */
 	uint32_t object_count;
 	uint32_t channel_count;
+	bool bare; /* as of struct mig_copy_options */
 };
 
 struct mig_image_counts {

@@ -15,6 +15,7 @@
 
 #include "migrate/mig_body_post.h"
 #include "migrate/mig_host.h"
+#include "migrate/mig_tls.h"
 #include "migrate/mig_vm.h"
 
 struct mig_in;
@@ -22,7 +23,11 @@ struct mig_in;
 struct mig_in_options {
 	const struct mig_destination_vm *vm; /* borrowed */
 	void *vm_context;
-	int listen_fd;                     /* borrowed */
+	int listen_fd;       /* borrowed */
+	struct mig_tls *tls; /* borrowed; of a destination; NULL: clear text */
+	/* Somebody who is not who may come, or who speaks otherwise, was turned away; the door's
+	 * thread, must not block.  May be NULL. */
+	void (*turned_away)(void *vm_context, const struct base_error *why);
 	const struct mig_arbiter *arbiter; /* borrowed; local or the cluster's */
 	bool keeps_register;               /* answer the source's ASK from @arbiter */
 	struct mig_host *host;             /* borrowed: has to have room; NULL: no limit */

@@ -40,6 +40,7 @@ static int make_intake(struct mig_in *in, struct mig_intake **ret_intake,
 		.channel_count = in->channel_count,
 		.disk = &in->options.vm->disk,
 		.disk_context = in->options.vm_context,
+		.bare = in->options.tls != NULL && (in->plan.capabilities & MIG_CAN_BARE) != 0,
 	};
 	int r = 0;
 

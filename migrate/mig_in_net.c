@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The door: who connects, says OPEN, and becomes a channel. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <netinet/in.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -16,13 +19,23 @@
 
 #define NO_DESCRIPTOR_NS (100 * BASE_NS_PER_MS)
 #define OPEN_FRAME_BYTES (MIG_FRAME_BYTES + MIG_OPEN_BYTES)
+#define HEAR_OUT_NS      BASE_NS_PER_SECOND
+#define HEAR_OUT_BYTES   4096u /* at a time */
+#define FROM_BYTES       64u
+#define CLEAR_FIRST      'G' /* of a frame's magic; TLS begins with 22 */
 
 /* A connection that has not said OPEN. */
 struct pending {
 	int fd;
+	struct mig_tls_stream *tls; /* NULL: clear text, or nothing has come */
+	bool is_clear;              /* though it should not */
+	bool is_greeted;
+	bool is_over; /* it is heard out, so that it hears why */
+	short events; /* that it waits for */
 	uint64_t deadline_ns;
 	uint32_t got_bytes;
 	uint8_t bytes[OPEN_FRAME_BYTES];
+	char from[FROM_BYTES];
 };
 
 struct door {
@@ -30,6 +43,18 @@ struct door {
 	uint32_t count;
 	struct pending list[MIG_IN_PENDING_MAX];
 };
+
+/* A connection in other hands than the door's. */
+struct visit {
+	int fd;
+	struct mig_tls_stream *tls;
+};
+
+static void visit_fini(struct visit *visit)
+{
+	mig_tls_stream_free(visit->tls);
+	base_closep(&visit->fd);
+}
 
 /* --- a connection that has said OPEN --- */
 
@@ -110,11 +135,13 @@ static int say_opened(const struct mig_in *in, struct mig_link *link, const stru
 	return mig_link_send(link, MIG_TYPE_OPENED, body, sizeof(body), err);
 }
 
-static int make_link(struct mig_in *in, const struct mig_open *open, int fd,
+/* @visit->tls is taken, also on failure. */
+static int make_link(struct mig_in *in, const struct mig_open *open, struct visit *visit,
 		     struct mig_link **ret_link, struct base_error *err)
 {
 	struct mig_link_options options = {
-		.fd = fd,
+		.fd = visit->fd,
+		.tls = base_take(&visit->tls),
 		.is_control = open->channel == 0,
 		/* A data channel is quiet between rounds; the control channel knows who lives. */
 		.timeout_ms = open->channel == 0 ? in->options.timeout_ms : 0,
@@ -123,18 +150,21 @@ static int make_link(struct mig_in *in, const struct mig_open *open, int fd,
 	return mig_link_new(&options, ret_link, err);
 }
 
-static void turn_away(int fd, const struct mig_open *open)
+static void turn_away(struct visit *visit, const struct mig_open *open, const char *why)
 {
-	static const char why[] = "it is busy with another migration, or does not know this one";
 	uint8_t body[MIG_NOTIFY_BYTES_MAX];
-	struct mig_link_options options = { .fd = fd, .is_control = true, .timeout_ms = 100 };
+	struct mig_link_options options = { .fd = visit->fd,
+					    .is_control = true,
+					    .timeout_ms = 100 };
 	struct mig_link *link = NULL;
 
-	if (open->channel == 0 && mig_link_new(&options, &link, NULL) == 0)
+	if (open->channel != 0)
+		return;
+	options.tls = base_take(&visit->tls);
+	if (mig_link_new(&options, &link, NULL) == 0)
 		(void)!mig_link_send(link, MIG_TYPE_FAILED, body, mig_reason_encode(why, body),
 				     NULL);
 	mig_link_free(link);
-	base_closep(&fd);
 }
 
 /* The receiver's first message may want to answer: it waits for the lock. */
@@ -164,8 +194,8 @@ static void end_control(struct mig_in *in)
 	mig_control_free(control);
 }
 
-static int admit_control(struct mig_in *in, const struct mig_open *open, int *fd, bool again,
-			 struct base_error *err)
+static int admit_control(struct mig_in *in, const struct mig_open *open, struct visit *visit,
+			 bool again, struct base_error *err)
 {
 	struct mig_link *link = NULL;
 	bool resumes = false;
@@ -178,14 +208,14 @@ static int admit_control(struct mig_in *in, const struct mig_open *open, int *fd
 	if (resumes)
 		r = mig_in_cut(in, err);
 	if (r == 0)
-		r = make_link(in, open, *fd, &link, err);
+		r = make_link(in, open, visit, &link, err);
 	if (r == 0)
 		r = say_opened(in, link, open, err);
 	if (r < 0) {
 		mig_link_free(link);
 		return r;
 	}
-	r = begin_control(in, link, base_take_fd(fd), err);
+	r = begin_control(in, link, base_take_fd(&visit->fd), err);
 	if (r == 0 && again)
 		mig_events_post_kind(&in->events, MIG_EV_LINK_BACK);
 	if (r == 0 && resumes)
@@ -193,12 +223,14 @@ static int admit_control(struct mig_in *in, const struct mig_open *open, int *fd
 	return r;
 }
 
-static int admit_data(struct mig_in *in, const struct mig_open *open, int *fd,
+static int admit_data(struct mig_in *in, const struct mig_open *open, struct visit *visit,
 		      struct base_error *err)
 {
 	struct mig_link *link = NULL;
-	int r = make_link(in, open, *fd, &link, err);
+	int r = visit->tls != NULL ? mig_tls_stream_widen(visit->tls, err) : 0;
 
+	if (r == 0)
+		r = make_link(in, open, visit, &link, err);
 	if (r < 0)
 		return r;
 	mig_in_channel_register(in, open->channel, link);
@@ -207,14 +239,14 @@ static int admit_data(struct mig_in *in, const struct mig_open *open, int *fd,
 		mig_link_free(link);
 		return r;
 	}
-	return mig_in_channel_begin(in, open->channel, link, base_take_fd(fd), err);
+	return mig_in_channel_begin(in, open->channel, link, base_take_fd(&visit->fd), err);
 }
 
-static int admit_lane(struct mig_in *in, const struct mig_open *open, int *fd,
+static int admit_lane(struct mig_in *in, const struct mig_open *open, struct visit *visit,
 		      struct base_error *err)
 {
 	struct mig_link *link = NULL;
-	int r = make_link(in, open, *fd, &link, err);
+	int r = make_link(in, open, visit, &link, err);
 
 	if (r < 0)
 		return r;
@@ -223,28 +255,29 @@ static int admit_lane(struct mig_in *in, const struct mig_open *open, int *fd,
 		mig_link_free(link);
 		return r;
 	}
-	return mig_in_post_admit(in, open->channel == MIG_CHANNEL_URGENT, link, base_take_fd(fd),
-				 err);
+	return mig_in_post_admit(in, open->channel == MIG_CHANNEL_URGENT, link,
+				 base_take_fd(&visit->fd), err);
 }
 
-/* @fd is taken. */
-static void admit(struct mig_in *in, int fd_taken, const struct mig_open *open)
+/* What it has is taken. */
+static void admit(struct mig_in *in, const struct visit *visit_taken, const struct mig_open *open)
 {
-	BASE_CLOSE int fd = fd_taken;
+	BASE_CLEANUP(visit_fini) struct visit visit = *visit_taken;
 	struct base_error why = { 0 };
 	enum visitor visitor = who_is(in, open);
 	int r = 0;
 
 	if (visitor == VISITOR_NONE) {
-		turn_away(base_take_fd(&fd), open);
+		turn_away(&visit, open,
+			  "it is busy with another migration, or does not know this one");
 		return;
 	}
 	if (visitor == VISITOR_DATA)
-		r = admit_data(in, open, &fd, &why);
+		r = admit_data(in, open, &visit, &why);
 	else if (visitor == VISITOR_LANE)
-		r = admit_lane(in, open, &fd, &why);
+		r = admit_lane(in, open, &visit, &why);
 	else
-		r = admit_control(in, open, &fd, visitor == VISITOR_AGAIN, &why);
+		r = admit_control(in, open, &visit, visitor == VISITOR_AGAIN, &why);
 	if (r < 0 && visitor == VISITOR_FIRST)
 		mig_in_fault(in, r, &why);
 }
@@ -256,33 +289,161 @@ static void drop(struct door *door, uint32_t index)
 	door->list[index] = door->list[--door->count];
 }
 
+static void close_pending(struct door *door, uint32_t index)
+{
+	struct visit visit = { .fd = door->list[index].fd, .tls = door->list[index].tls };
+
+	drop(door, index);
+	visit_fini(&visit);
+}
+
+static void tell_turned_away(const struct door *door, const struct pending *pending, int code,
+			     struct base_error *why)
+{
+	const struct mig_in_options *options = &door->in->options;
+
+	(void)base_fail_within(why, code, "connection from %s", pending->from);
+	if (options->turned_away != NULL)
+		options->turned_away(options->vm_context, why);
+}
+
+/* It has heard why, if it reads on: what it says meanwhile must not reset the connection. */
+static void hear_out(struct pending *pending)
+{
+	uint64_t end_ns = mig_in_now() + HEAR_OUT_NS;
+
+	(void)shutdown(pending->fd, SHUT_WR);
+	pending->is_over = true;
+	pending->events = POLLIN;
+	if (pending->deadline_ns > end_ns)
+		pending->deadline_ns = end_ns;
+}
+
+/* What it speaks, by its first byte. */
+static int begin_tls(const struct door *door, struct pending *pending, struct base_error *err)
+{
+	const struct mig_tls_stream_options options = { .tls = door->in->options.tls,
+							.fd = pending->fd };
+	uint8_t first = 0;
+	ssize_t got = recv(pending->fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (got < 0)
+		return errno == EINTR || errno == EWOULDBLOCK ? -EAGAIN : -errno;
+	if (got == 1 && first == CLEAR_FIRST) {
+		pending->is_clear = true;
+		return 0;
+	}
+	return mig_tls_stream_new(&options, &pending->tls, err);
+}
+
+static int read_clear(struct pending *pending, size_t *ret_bytes)
+{
+	ssize_t got = recv(pending->fd, pending->bytes + pending->got_bytes,
+			   OPEN_FRAME_BYTES - pending->got_bytes, MSG_DONTWAIT);
+
+	if (got < 0)
+		return errno == EINTR || errno == EWOULDBLOCK ? -EAGAIN : -errno;
+	*ret_bytes = (size_t)got;
+	return got > 0 ? 0 : -ECONNRESET;
+}
+
+/* 0 when OPEN is there; -EAGAIN; else it is of no use, and @err says why where TLS does. */
+static int read_open(const struct door *door, struct pending *pending, struct base_error *err)
+{
+	bool wants_tls = door->in->options.tls != NULL && !pending->is_clear;
+	size_t got = 0;
+	int r = 0;
+
+	pending->events = POLLIN;
+	if (wants_tls && pending->tls == NULL) {
+		r = begin_tls(door, pending, err);
+		wants_tls = !pending->is_clear;
+	}
+	if (r == 0 && wants_tls && !pending->is_greeted) {
+		r = mig_tls_stream_greet(pending->tls, &pending->events, err);
+		pending->is_greeted = r == 0;
+	}
+	while (r == 0 && pending->got_bytes < OPEN_FRAME_BYTES) {
+		r = wants_tls
+			    ? mig_tls_stream_read(pending->tls, pending->bytes + pending->got_bytes,
+						  OPEN_FRAME_BYTES - pending->got_bytes, &got,
+						  &pending->events, err)
+			    : read_clear(pending, &got);
+		if (r == 0)
+			pending->got_bytes += (uint32_t)got;
+	}
+	return r;
+}
+
+static void hear_rest(struct door *door, uint32_t index)
+{
+	uint8_t nothing[HEAR_OUT_BYTES];
+	ssize_t got = recv(door->list[index].fd, nothing, sizeof(nothing), MSG_DONTWAIT);
+
+	if (got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR))
+		close_pending(door, index);
+}
+
 /* What has come of OPEN; without waiting. */
 static void listen_to(struct door *door, uint32_t index)
 {
 	struct pending *pending = &door->list[index];
+	struct visit visit = { .fd = pending->fd };
+	struct base_error why = { 0 };
 	struct mig_open open = { 0 };
-	ssize_t got = recv(pending->fd, pending->bytes + pending->got_bytes,
-			   OPEN_FRAME_BYTES - pending->got_bytes, MSG_DONTWAIT);
-	int fd = pending->fd;
+	int r = 0;
 
-	if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
-		return;
-	if (got > 0)
-		pending->got_bytes += (uint32_t)got;
-	if (got > 0 && pending->got_bytes < OPEN_FRAME_BYTES)
-		return;
-	if (got <= 0 || decode_open(pending->bytes, &open, NULL) < 0) {
-		drop(door, index);
-		base_closep(&fd);
+	if (pending->is_over) {
+		hear_rest(door, index);
 		return;
 	}
+	r = read_open(door, pending, &why);
+	if (r == -EAGAIN)
+		return;
+	if (r < 0 && why.code != 0) {
+		tell_turned_away(door, pending, r, &why);
+		hear_out(pending);
+		return;
+	}
+	if (r < 0 || decode_open(pending->bytes, &open, NULL) < 0) {
+		close_pending(door, index);
+		return;
+	}
+	if (pending->is_clear) {
+		(void)base_fail(&why, -EPROTO,
+				"clear text, expected TLS (migrate-clear is off here)");
+		turn_away(&visit, &open, why.text);
+		tell_turned_away(door, pending, -EPROTO, &why);
+		hear_out(pending);
+		return;
+	}
+	visit.tls = pending->tls;
 	drop(door, index);
-	admit(door->in, fd, &open);
+	admit(door->in, &visit, &open);
+}
+
+static void from_text(const struct sockaddr_storage *from, char text[FROM_BYTES])
+{
+	char number[INET6_ADDRSTRLEN] = "";
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+
+	memcpy(&v4, from, sizeof(v4));
+	memcpy(&v6, from, sizeof(v6));
+	if (from->ss_family == AF_INET)
+		(void)inet_ntop(AF_INET, &v4.sin_addr, number, sizeof(number));
+	else if (from->ss_family == AF_INET6)
+		(void)inet_ntop(AF_INET6, &v6.sin6_addr, number, sizeof(number));
+	(void)snprintf(text, FROM_BYTES, "%s", number[0] != '\0' ? number : "this host");
 }
 
 static void answer_door(struct door *door)
 {
-	int fd = accept4(door->in->options.listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	struct sockaddr_storage from = { .ss_family = AF_UNSPEC };
+	socklen_t from_bytes = sizeof(from);
+	struct pending *pending = &door->list[door->count];
+	int fd = accept4(door->in->options.listen_fd, (struct sockaddr *)&from, &from_bytes,
+			 SOCK_CLOEXEC);
 
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
 		base_sleep_ns(NO_DESCRIPTOR_NS); /* who knocks goes on knocking */
@@ -292,9 +453,12 @@ static void answer_door(struct door *door)
 		base_closep(&fd);
 		return;
 	}
-	door->list[door->count++] =
+	*pending =
 		(struct pending){ .fd = fd,
+				  .events = POLLIN,
 				  .deadline_ns = mig_in_now() + MIG_IN_OPEN_MS * BASE_NS_PER_MS };
+	from_text(&from, pending->from);
+	door->count++;
 }
 
 static void drop_late(struct door *door)
@@ -302,10 +466,8 @@ static void drop_late(struct door *door)
 	uint64_t now_ns = mig_in_now();
 
 	for (uint32_t i = door->count; i-- > 0;)
-		if (door->list[i].deadline_ns <= now_ns) {
-			base_closep(&door->list[i].fd);
-			drop(door, i);
-		}
+		if (door->list[i].deadline_ns <= now_ns)
+			close_pending(door, i);
 }
 
 static void *watch(void *context)
@@ -319,7 +481,8 @@ static void *watch(void *context)
 		fds[0] = (struct pollfd){ .fd = door.in->wake_fd, .events = POLLIN };
 		fds[1] = (struct pollfd){ .fd = door.in->options.listen_fd, .events = POLLIN };
 		for (uint32_t i = 0; i < count; i++)
-			fds[2 + i] = (struct pollfd){ .fd = door.list[i].fd, .events = POLLIN };
+			fds[2 + i] = (struct pollfd){ .fd = door.list[i].fd,
+						      .events = door.list[i].events };
 		(void)poll(fds, 2 + count, count > 0 ? 500 : -1);
 		if (fds[0].revents != 0)
 			break;
@@ -331,8 +494,8 @@ static void *watch(void *context)
 			answer_door(&door);
 		drop_late(&door);
 	}
-	for (uint32_t i = 0; i < door.count; i++)
-		base_closep(&door.list[i].fd);
+	while (door.count > 0)
+		close_pending(&door, door.count - 1);
 	return NULL;
 }
 

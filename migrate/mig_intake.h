@@ -48,6 +48,8 @@ struct mig_intake_options {
 	const struct mig_disk_ops *disk;  /* NULL: no images */
 	void *disk_context;
 	struct mig_verify *verify; /* borrowed: is told what came; NULL: nobody is */
+	bool bare; /* what came is what was sent, by other means: pages and blocks have no checksums
+		    */
 };
 
 /* A chunk whose checksum failed. */

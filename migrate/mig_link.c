@@ -6,42 +6,16 @@
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/uio.h>
 
 #include "base/crc32c.h"
+#include "migrate/mig_link_priv.h"
 
 #define TRICKLE_BYTES (64u << 10) /* in a timeout: less is as good as nothing */
 #define TRICKLES_MAX  3u          /* in a row */
-
-struct region {
-	uint8_t *memory; /* NULL: not registered */
-	uint64_t size_bytes;
-	uint64_t loose_from, loose_to; /* written to since the last message; the same: not at all */
-};
-
-struct mig_link {
-	int fd;
-	bool is_source;
-	bool is_control;
-	uint32_t timeout_ms;
-	atomic_bool cancelled;
-	int send_failed;    /* the sender's: a frame may be there in part, nothing can follow it */
-	int receive_failed; /* the receiver's */
-	atomic_uint_fast64_t sent_bytes;
-	atomic_uint_fast64_t received_bytes;
-	atomic_uint_fast64_t written_bytes;
-	uint8_t ahead[MIG_FRAME_BYTES]; /* of the next frame's header: came with a body */
-	size_t ahead_bytes;
-	struct mig_rate *rate; /* NULL: as fast as it goes */
-	bool urgent;           /* it counts only */
-	uint8_t *body;         /* MIG_BODY_BYTES_MAX, of the message received last */
-	struct region regions[MIG_REGIONS_MAX];
-};
 
 static int set_timeout(const struct mig_link *link, int option, struct base_error *err)
 {
@@ -81,14 +55,19 @@ int mig_link_new(const struct mig_link_options *options, struct mig_link **ret_l
 	struct mig_link *link = calloc(1, sizeof(*link));
 	int r = 0;
 
-	if (link == NULL)
+	if (link == NULL) {
+		mig_tls_stream_free(options->tls);
 		return base_fail(err, -ENOMEM, "migration channel");
+	}
+	link->tls = options->tls;
 	link->fd = options->fd;
 	link->is_source = options->is_source;
 	link->is_control = options->is_control;
 	link->timeout_ms = options->timeout_ms;
 	link->body = malloc(MIG_BODY_BYTES_MAX);
-	if (link->body == NULL)
+	if (link->tls != NULL)
+		link->record = malloc(MIG_TLS_RECORD_BYTES);
+	if (link->body == NULL || (link->tls != NULL && link->record == NULL))
 		r = base_fail(err, -ENOMEM, "migration channel: %u bytes", MIG_BODY_BYTES_MAX);
 	if (r == 0)
 		r = set_mode(link, err);
@@ -108,6 +87,10 @@ void mig_link_free(struct mig_link *link)
 {
 	if (link == NULL)
 		return;
+	if (link->tls != NULL && !atomic_load(&link->cancelled) && link->send_failed == 0)
+		mig_tls_stream_goodbye(link->tls);
+	mig_tls_stream_free(link->tls);
+	free(link->record);
 	free(link->body);
 	free(link);
 }
@@ -135,9 +118,7 @@ struct mig_link_counts mig_link_counts(const struct mig_link *link)
 	};
 }
 
-/* What a system call said, or the cancel behind it. */
-static int link_fail(const struct mig_link *link, int code, const char *what,
-		     struct base_error *err)
+int mig_link_fail(const struct mig_link *link, int code, const char *what, struct base_error *err)
 {
 	if (atomic_load(&link->cancelled))
 		return base_fail(err, -ECANCELED, "migration channel: cancelled");
@@ -148,9 +129,8 @@ static int link_fail(const struct mig_link *link, int code, const char *what,
 	return base_fail_errno(err, code, "migration channel: nothing can be %s", what);
 }
 
-/* A call has ended with only a part of what there was to move, because its timeout was over. */
-static int look_at_pace(const struct mig_link *link, uint64_t moved_bytes, uint32_t *trickles,
-			const char *what, struct base_error *err)
+int mig_link_look_at_pace(const struct mig_link *link, uint64_t moved_bytes, uint32_t *trickles,
+			  const char *what, struct base_error *err)
 {
 	*trickles = moved_bytes < TRICKLE_BYTES ? *trickles + 1 : 0;
 #ifdef GODWIT_MUTANT_MIG_TRICKLE
@@ -188,7 +168,7 @@ static int send_all(struct mig_link *link, struct iovec *parts, size_t count, in
 		if (sent < 0 && errno == EINTR)
 			continue;
 		if (sent < 0 || atomic_load(&link->cancelled))
-			return link_fail(link, -errno, "sent", err);
+			return mig_link_fail(link, -errno, "sent", err);
 		atomic_fetch_add_explicit(&link->sent_bytes, (uint64_t)sent, memory_order_relaxed);
 		left = (size_t)sent;
 		while (message.msg_iovlen > 0 && left >= message.msg_iov->iov_len) {
@@ -200,7 +180,7 @@ static int send_all(struct mig_link *link, struct iovec *parts, size_t count, in
 			break;
 		message.msg_iov->iov_base = (uint8_t *)message.msg_iov->iov_base + left;
 		message.msg_iov->iov_len -= left;
-		r = look_at_pace(link, (uint64_t)sent, &trickles, "sent", err);
+		r = mig_link_look_at_pace(link, (uint64_t)sent, &trickles, "sent", err);
 	}
 	return r;
 }
@@ -215,7 +195,16 @@ static int send_parts(struct mig_link *link, struct iovec *parts, size_t count, 
 {
 	if (link->send_failed < 0)
 		return fail_again(link, link->send_failed, err);
-	link->send_failed = send_all(link, parts, count, flags, err);
+	if (link->tls != NULL && !link->in_kernel)
+		link->send_failed =
+			mig_link_tls_send(link, parts, count, (flags & MSG_MORE) != 0, err);
+	else if (link->in_kernel && atomic_load(&link->sent_bytes) > MIG_TLS_KERNEL_BYTES_MAX)
+		link->send_failed = base_fail(err, -EOVERFLOW,
+					      "migration channel: the kernel's TLS has sent %llu "
+					      "GiB with one key, expected no more",
+					      MIG_TLS_KERNEL_BYTES_MAX >> 30);
+	else
+		link->send_failed = send_all(link, parts, count, flags, err);
 	return link->send_failed;
 }
 
@@ -338,7 +327,7 @@ static int receive_all(struct mig_link *link, uint8_t *to, uint64_t size_bytes, 
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0 || atomic_load(&link->cancelled))
-			return link_fail(link, got < 0 ? -errno : 0, "received", err);
+			return mig_link_fail(link, got < 0 ? -errno : 0, "received", err);
 		if (got == 0)
 			return base_fail(err, begun ? -ECONNRESET : -ENOTCONN,
 					 "migration channel: the other side has ended it%s",
@@ -349,9 +338,16 @@ static int receive_all(struct mig_link *link, uint8_t *to, uint64_t size_bytes, 
 		size_bytes -= (uint64_t)got;
 		begun = true;
 		if (size_bytes > 0)
-			r = look_at_pace(link, (uint64_t)got, &trickles, "received", err);
+			r = mig_link_look_at_pace(link, (uint64_t)got, &trickles, "received", err);
 	}
 	return r;
+}
+
+static int receive(struct mig_link *link, uint8_t *to, uint64_t size_bytes, bool begun,
+		   struct base_error *err)
+{
+	return link->tls != NULL ? mig_link_tls_receive(link, to, size_bytes, begun, err)
+				 : receive_all(link, to, size_bytes, begun, err);
 }
 
 static int receive_header(struct mig_link *link, uint8_t *ret_header, struct base_error *err)
@@ -360,8 +356,8 @@ static int receive_header(struct mig_link *link, uint8_t *ret_header, struct bas
 
 	link->ahead_bytes = 0;
 	memcpy(ret_header, link->ahead, have_bytes);
-	return receive_all(link, ret_header + have_bytes, MIG_FRAME_BYTES - have_bytes,
-			   have_bytes > 0, err);
+	return receive(link, ret_header + have_bytes, MIG_FRAME_BYTES - have_bytes, have_bytes > 0,
+		       err);
 }
 
 /* Exactly @size_bytes, the rest of a frame, and of the header behind it what has come: halves the
@@ -372,6 +368,8 @@ static int receive_body(struct mig_link *link, uint8_t *to, size_t size_bytes, b
 	uint32_t trickles = 0;
 	int r = 0;
 
+	if (link->tls != NULL) /* has it in larger pieces already */
+		return mig_link_tls_receive(link, to, size_bytes, true, err);
 	while (r == 0 && size_bytes > 0) {
 		struct iovec parts[2] = {
 			{ .iov_base = to, .iov_len = size_bytes },
@@ -384,7 +382,7 @@ static int receive_body(struct mig_link *link, uint8_t *to, size_t size_bytes, b
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0 || atomic_load(&link->cancelled))
-			return link_fail(link, got < 0 ? -errno : 0, "received", err);
+			return mig_link_fail(link, got < 0 ? -errno : 0, "received", err);
 		if (got == 0)
 			return base_fail(
 				err, -ECONNRESET,
@@ -396,12 +394,12 @@ static int receive_body(struct mig_link *link, uint8_t *to, size_t size_bytes, b
 		to += taken;
 		size_bytes -= taken;
 		if (size_bytes > 0 && followed) /* others come in pieces, and are small */
-			r = look_at_pace(link, (uint64_t)got, &trickles, "received", err);
+			r = mig_link_look_at_pace(link, (uint64_t)got, &trickles, "received", err);
 	}
 	return r;
 }
 
-static void touch(struct region *region, uint64_t from, uint64_t to)
+static void touch(struct mig_link_region *region, uint64_t from, uint64_t to)
 {
 	bool first = region->loose_from == region->loose_to;
 
@@ -412,7 +410,7 @@ static void touch(struct region *region, uint64_t from, uint64_t to)
 bool mig_link_loose(const struct mig_link *link, uint32_t number, uint64_t *ret_offset_bytes,
 		    uint64_t *ret_size_bytes)
 {
-	const struct region *region = &link->regions[number];
+	const struct mig_link_region *region = &link->regions[number];
 
 	base_assert(number > 0 && number < MIG_REGIONS_MAX);
 	*ret_offset_bytes = region->loose_from;
@@ -422,7 +420,7 @@ bool mig_link_loose(const struct mig_link *link, uint32_t number, uint64_t *ret_
 
 static int place(struct mig_link *link, const struct mig_frame *frame, struct base_error *err)
 {
-	struct region *region =
+	struct mig_link_region *region =
 		frame->region < MIG_REGIONS_MAX ? &link->regions[frame->region] : NULL;
 	int r = 0;
 
@@ -453,7 +451,7 @@ static int take_message(struct mig_link *link, const struct mig_frame *frame,
 	/* Others may be the last that is read here: what follows is for whoever reads then. */
 	int r = frame->type == MIG_TYPE_CHUNK
 			? receive_body(link, link->body, frame->body_bytes, false, err)
-			: receive_all(link, link->body, frame->body_bytes, true, err);
+			: receive(link, link->body, frame->body_bytes, true, err);
 
 	if (r < 0)
 		return r;

@@ -3,7 +3,8 @@
  * One channel of a migration over a stream socket: writes into memory that the other side has
  * registered, and messages that arrive after all writes posted before them.
  *
- * This is the transport of docs/migrate/protocol.md, sections 1 and 2, on TCP.  Order holds within
+ * This is the transport of docs/migrate/protocol.md, sections 1 and 2, on TCP, under TLS or not
+ * (docs/migrate/tls.md); its bytes are counted without what TLS adds.  Order holds within
  * one channel.  *Placed is not verified*: a write's bytes carry no checksum of their own, because a
  * running guest may change them under the sender; the chunk that follows has it.  Messages are
  * checked here.
@@ -19,6 +20,7 @@
 #define MIGRATE_MIG_LINK_H
 
 #include "migrate/mig_rate.h"
+#include "migrate/mig_tls.h"
 #include "migrate/mig_wire.h"
 
 #define MIG_REGIONS_MAX 4u /* numbers from 1: memory, a bounce region, one to spare */
@@ -32,6 +34,8 @@ struct mig_link_options {
 	bool is_source;  /* this side is the source */
 	bool is_control; /* the control channel */
 	uint32_t timeout_ms; /* 0: none */
+	/* On the same socket; taken, also on failure.  NULL: clear text. */
+	struct mig_tls_stream *tls;
 };
 
 /* A message; @body stays until the next call of mig_link_receive(). */
@@ -51,6 +55,14 @@ struct mig_link_counts {
 /* -ENOMEM; errno of setsockopt() or fcntl(). */
 BASE_MUST_CHECK int mig_link_new(const struct mig_link_options *options, struct mig_link **ret_link,
 				 struct base_error *err);
+/**
+ * mig_link_greet - the handshake, where there is TLS and it was not done yet.
+ * @most_ms: for all of it; 0: without end.  -ETIMEDOUT, -ECANCELED, and what mig_tls_stream_greet()
+ * gives.
+ */
+BASE_MUST_CHECK int mig_link_greet(struct mig_link *link, uint32_t most_ms, struct base_error *err);
+/* What is spoken; false: clear text.  Texts live as long as the link. */
+bool mig_link_tls_facts(const struct mig_link *link, struct mig_tls_facts *ret_facts);
 /* Nobody is inside any more.  NULL is fine.  The socket stays open. */
 void mig_link_free(struct mig_link *link);
 

@@ -520,6 +520,7 @@ void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report
 		.cut_ns = out->cut_ns,
 		.cut_held_ns = out->cut_held_ns,
 		.again_bytes = out->again_bytes,
+		.line = out->line,
 	};
 
 	if (out->copy != NULL) {

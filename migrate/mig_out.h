@@ -16,6 +16,7 @@
 #include "migrate/mig_pace.h"
 #include "migrate/mig_rate.h"
 #include "migrate/mig_squeeze.h"
+#include "migrate/mig_tls.h"
 #include "migrate/mig_vm.h"
 
 struct mig_out;
@@ -27,6 +28,7 @@ struct mig_out_options {
 	 * whose descriptor the session closes. */
 	int (*connect)(void *context, int *ret_fd, struct base_error *err);
 	void *connect_context;
+	struct mig_tls *tls;               /* borrowed; of a source; NULL: clear text */
 	const struct mig_arbiter *arbiter; /* borrowed; NULL: the destination keeps the register */
 	uint64_t epoch;
 	uint32_t channel_count; /* 1 to MIG_CHANNELS_MAX */
@@ -64,6 +66,14 @@ struct mig_out_progress {
 	uint64_t left_pages; /* of the last harvest */
 };
 
+/* What was spoken; of the last connections that were made. */
+struct mig_out_line {
+	bool is_tls;
+	bool in_kernel; /* the data channels: the kernel enciphers */
+	char cipher[48];
+	char peer[MIG_TLS_NAME_BYTES];
+};
+
 /* What it took; nanoseconds.  The phases of the blackout follow each other and add up to it. */
 struct mig_out_report {
 	uint64_t total_ns;
@@ -80,6 +90,7 @@ struct mig_out_report {
 	uint64_t page_count, zero_pages, lz4_pages, lz4_bytes, chunks, resent_chunks;
 	uint64_t state_bytes;
 	uint32_t rounds;
+	struct mig_out_line line;
 	uint32_t cuts;        /* connections that broke and were back */
 	uint64_t cut_ns;      /* without one: a part of copy_ns */
 	uint64_t cut_held_ns; /* the VM stood still, in vain, as one broke just then; likewise */

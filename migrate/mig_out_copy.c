@@ -476,6 +476,12 @@ static int make_bitmaps(struct mig_out *out, struct base_error *err)
 	return 0;
 }
 
+/* A record's tag says what a checksum would: docs/migrate/tls.md, section 7. */
+static bool is_bare(const struct mig_out *out)
+{
+	return out->options.tls != NULL && (out->opened.capabilities & MIG_CAN_BARE) != 0;
+}
+
 static int make_image(struct mig_out *out, struct base_error *err)
 {
 	BASE_FREE struct mig_object *objects = calloc(out->plan.object_count, sizeof(*objects));
@@ -485,6 +491,7 @@ static int make_image(struct mig_out *out, struct base_error *err)
 		.objects = objects,
 		.object_count = out->plan.object_count,
 		.channel_count = out->link_count,
+		.bare = is_bare(out),
 	};
 
 	if (objects == NULL)
@@ -516,6 +523,7 @@ static int make_copy(struct mig_out *out, struct base_error *err)
 	options.images = out->image;
 	options.log = &out->options.vm->dirty;
 	options.log_context = out->options.vm_context;
+	options.bare = is_bare(out);
 	if ((out->opened.capabilities & MIG_CAN_LZ4) != 0)
 		options.compress = out->options.compress;
 	r = mig_copy_new(&options, &copy, err);

@@ -2,6 +2,7 @@
 /* The source's connections, and what the destination says on them. */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -244,6 +245,51 @@ static int greet(struct mig_link *link, const struct mig_open *open, struct mig_
 	return 0;
 }
 
+/* So much of the plan that the kernel need not take a new key on any channel. */
+static bool is_small(const struct mig_out *out)
+{
+	uint64_t most_bytes = MIG_TLS_KEY_BYTES * out->options.channel_count;
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < out->plan.object_count && bytes <= most_bytes; i++)
+		bytes += out->plan.objects[i].object.unit_count * mig_unit_bytes((uint16_t)i);
+	return bytes <= most_bytes;
+}
+
+static int make_tls(const struct mig_out *out, int fd, bool is_control,
+		    struct mig_tls_stream **ret_stream, struct base_error *err)
+{
+	const struct mig_tls_stream_options options = {
+		.tls = out->options.tls, .fd = fd, .may_use_kernel = !is_control && is_small(out)
+	};
+	struct mig_tls_stream *stream = NULL;
+	int r = 0;
+
+	if (options.tls == NULL)
+		return 0;
+	r = mig_tls_stream_new(&options, &stream, err);
+	if (r == 0 && !is_control)
+		r = mig_tls_stream_widen(stream, err);
+	if (r < 0)
+		mig_tls_stream_free(stream);
+	else
+		*ret_stream = stream;
+	return r;
+}
+
+static void note_line(struct mig_out *out, const struct mig_link *link)
+{
+	struct mig_out_line *line = &out->line;
+	struct mig_tls_facts facts;
+
+	if (!mig_link_tls_facts(link, &facts))
+		return;
+	line->is_tls = true;
+	line->in_kernel = line->in_kernel || facts.in_kernel;
+	(void)snprintf(line->cipher, sizeof(line->cipher), "%s", facts.cipher);
+	(void)snprintf(line->peer, sizeof(line->peer), "%s", facts.peer);
+}
+
 int mig_out_dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_link, int *ret_fd,
 		 struct mig_opened *ret_opened, struct base_error *err)
 {
@@ -266,11 +312,15 @@ int mig_out_dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_li
 	memcpy(open.id, out->id, sizeof(open.id));
 	memcpy(open.secret, out->opened.secret, sizeof(open.secret));
 	options.fd = fd;
-	r = mig_link_new(&options, &link, err);
+	r = make_tls(out, fd, options.is_control, &options.tls, err);
+	if (r == 0)
+		r = mig_link_new(&options, &link, err);
 	if (r < 0)
 		return r;
 	if (!of_post)
 		r = set_dialing(out, link, err);
+	if (r == 0)
+		r = mig_link_greet(link, out->options.timeout_ms, err);
 	if (r == 0)
 		r = greet(link, &open, ret_opened, err);
 	if (!of_post)
@@ -279,6 +329,8 @@ int mig_out_dial(struct mig_out *out, uint16_t channel, struct mig_link **ret_li
 		mig_link_free(link);
 		return r;
 	}
+	if (!of_post)
+		note_line(out, link);
 	*ret_link = link;
 	*ret_fd = base_take_fd(&fd);
 	return 0;

@@ -49,6 +49,7 @@ struct mig_out {
 	/* Of the migration; set while linking. */
 	uint8_t id[MIG_ID_BYTES];
 	struct mig_opened opened;
+	struct mig_out_line line;
 	struct mig_plan plan;
 	uint64_t page_count;
 	size_t word_count;

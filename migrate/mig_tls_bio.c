@@ -37,7 +37,7 @@ bool mig_tls_bio_flush(struct mig_tls_stream *stream)
 {
 	struct mig_tls_buffer *out = &stream->out;
 
-	while (filled(out) > 0 && stream->system_code == 0) {
+	while (filled(out) > 0 && stream->out_code == 0) {
 		ssize_t sent = send(stream->fd, out->bytes + out->begin, filled(out),
 				    MSG_DONTWAIT | MSG_NOSIGNAL);
 
@@ -46,13 +46,13 @@ bool mig_tls_bio_flush(struct mig_tls_stream *stream)
 		if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			return false;
 		if (sent < 0) {
-			stream->system_code = -errno;
+			stream->out_code = -errno;
 			return false;
 		}
 		stream->sent_bytes += (uint64_t)sent;
 		drop(out, (size_t)sent);
 	}
-	return stream->system_code == 0;
+	return stream->out_code == 0;
 }
 
 static int bio_write(BIO *bio, const char *from, int size_bytes)
@@ -64,7 +64,7 @@ static int bio_write(BIO *bio, const char *from, int size_bytes)
 	BIO_clear_retry_flags(bio);
 	if (in_kernel(stream))
 		return size_bytes; /* an alert; the connection ends, and that says enough */
-	if (out->end == out->size_bytes && !mig_tls_bio_flush(stream) && stream->system_code != 0)
+	if (out->end == out->size_bytes && !mig_tls_bio_flush(stream) && stream->out_code != 0)
 		return -1;
 	if (out->end == out->size_bytes && out->begin > 0) {
 		memmove(out->bytes, out->bytes + out->begin, filled(out));
@@ -99,7 +99,7 @@ static int bio_read(BIO *bio, char *to, int size_bytes)
 		if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			BIO_set_retry_read(bio);
 		else if (got < 0)
-			stream->system_code = -errno;
+			stream->in_code = -errno;
 		else if (got == 0)
 			stream->has_ended = true;
 		if (got <= 0)
@@ -119,7 +119,7 @@ static long bio_ctrl(BIO *bio, int what, long number, void *pointer)
 	switch (what) {
 	case BIO_CTRL_FLUSH: /* what cannot go now waits for the stream's own flush */
 		(void)!mig_tls_bio_flush(stream);
-		return stream->system_code == 0 ? 1 : -1;
+		return stream->out_code == 0 ? 1 : -1;
 	case BIO_CTRL_SET_KTLS: /* nothing of before may be behind what the kernel enciphers */
 		return filled(&stream->out) == 0 ? BIO_ctrl(stream->socket, what, number, pointer)
 						 : 0;

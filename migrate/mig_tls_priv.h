@@ -30,12 +30,13 @@ struct mig_tls_stream {
 	SSL *ssl;
 	BIO *socket; /* OpenSSL's own, which can hand a key to the kernel; the stream's */
 	struct mig_tls_buffer in, out;
-	int system_code;    /* what the socket said, or 0 */
-	bool has_ended;     /* the other side sends nothing more */
-	bool has_failed;    /* nothing can be said or heard any more */
-	bool greeted;       /* the handshake is done */
-	uint32_t strays;    /* handshake messages behind the handshake */
-	uint64_t key_bytes; /* sent with the key of now */
+	int in_code, out_code; /* what the socket said, or 0 */
+	bool has_ended;        /* the other side sends nothing more */
+	bool has_failed;       /* nothing can be said or heard any more */
+	bool cannot_write;     /* that alone: what has come meanwhile is still heard */
+	bool greeted;          /* the handshake is done */
+	uint32_t strays;       /* handshake messages behind the handshake */
+	uint64_t key_bytes;    /* sent with the key of now */
 	uint64_t key_bytes_max;
 	uint64_t sent_bytes;    /* to the socket */
 	const char *peer;       /* of tls->peers */

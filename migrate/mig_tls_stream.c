@@ -199,11 +199,12 @@ static int fail_ended(const struct mig_tls_stream *stream, struct base_error *er
 			 "one that speaks TLS");
 }
 
-/* What a call of OpenSSL that gave @result means. */
-static int fail(struct mig_tls_stream *stream, int result, short *ret_events,
+/* What a call of OpenSSL that gave @result means.  @is_write: each way has an end of its own. */
+static int fail(struct mig_tls_stream *stream, int result, bool is_write, short *ret_events,
 		struct base_error *err)
 {
 	int kind = SSL_get_error(stream->ssl, result);
+	int code = is_write ? stream->out_code : stream->in_code;
 	int r = 0;
 
 	if (kind == SSL_ERROR_WANT_READ || kind == SSL_ERROR_WANT_WRITE) {
@@ -212,17 +213,22 @@ static int fail(struct mig_tls_stream *stream, int result, short *ret_events,
 	}
 	if (kind == SSL_ERROR_ZERO_RETURN) /* it may still be talked to */
 		return base_fail(err, -ENOTCONN, "TLS: the other side has said goodbye");
-	stream->has_failed = true;
+	if (is_write && code != 0)
+		stream->cannot_write = true;
+	else
+		stream->has_failed = true;
 	if (stream->why.code != 0)
 		r = base_fail(err, stream->why.code, "%s", stream->why.text);
-	else if (stream->system_code != 0)
-		r = base_fail_errno(err, stream->system_code, "TLS: connection");
+	else if (code != 0)
+		r = base_fail_errno(err, code, "TLS: connection");
 	else if (stream->strays > MIG_TLS_STRAYS_MAX)
 		r = base_fail(err, -EPROTO,
 			      "TLS: %" PRIu32 " messages behind the handshake, expected at most %u",
 			      stream->strays, MIG_TLS_STRAYS_MAX);
 	else if (stream->has_ended)
 		r = fail_ended(stream, err);
+	else if (stream->out_code != 0)
+		r = base_fail_errno(err, stream->out_code, "TLS: connection");
 	else
 		r = fail_openssl(stream, err);
 	/* What it wants to tell the other side about it goes, if it can at once. */
@@ -267,12 +273,12 @@ int mig_tls_stream_greet(struct mig_tls_stream *stream, short *ret_events, struc
 	ERR_clear_error();
 	result = SSL_do_handshake(stream->ssl);
 	if (result != 1)
-		r = fail(stream, result, ret_events, err);
+		r = fail(stream, result, false, ret_events, err);
 	else
 		r = check_greeted(stream, err);
 	if ((r == 0 || r == -EAGAIN) && !mig_tls_bio_flush(stream)) {
-		if (stream->system_code != 0)
-			r = base_fail_errno(err, stream->system_code, "TLS: connection");
+		if (stream->out_code != 0)
+			r = base_fail_errno(err, stream->out_code, "TLS: connection");
 		else
 			*ret_events = r == 0 ? POLLOUT : POLLIN | POLLOUT;
 		r = r == 0 ? -EAGAIN : r;
@@ -307,7 +313,7 @@ int mig_tls_stream_read(struct mig_tls_stream *stream, void *to, size_t size_byt
 		ERR_clear_error();
 		result = SSL_read_ex(stream->ssl, (uint8_t *)to + done, size_bytes - done, &got);
 		if (result != 1)
-			r = fail(stream, result, ret_events, &stream->late);
+			r = fail(stream, result, false, ret_events, &stream->late);
 		done += got;
 	} while (r == 0 && done < size_bytes);
 	*ret_bytes = done;
@@ -336,7 +342,7 @@ int mig_tls_stream_write(struct mig_tls_stream *stream, const void *from, size_t
 
 	base_assert(stream->greeted);
 	*ret_bytes = 0;
-	if (stream->has_failed)
+	if (stream->has_failed || stream->cannot_write)
 		return fail_again(err);
 	while (r == 0 && done < size_bytes) {
 		size_t taken = 0;
@@ -347,7 +353,7 @@ int mig_tls_stream_write(struct mig_tls_stream *stream, const void *from, size_t
 		result = SSL_write_ex(stream->ssl, (const uint8_t *)from + done, size_bytes - done,
 				      &taken);
 		if (result != 1)
-			r = fail(stream, result, ret_events, err);
+			r = fail(stream, result, true, ret_events, err);
 		done += taken;
 		stream->key_bytes += taken;
 	}
@@ -361,19 +367,19 @@ int mig_tls_stream_flush(struct mig_tls_stream *stream, short *ret_events, struc
 
 	if (mig_tls_bio_flush(stream))
 		return 0;
-	if (stream->system_code == 0) {
+	if (stream->out_code == 0) {
 		*ret_events = POLLOUT;
 		return -EAGAIN;
 	}
-	stream->has_failed = true;
-	return base_fail_errno(err, stream->system_code, "TLS: connection");
+	stream->cannot_write = true;
+	return base_fail_errno(err, stream->out_code, "TLS: connection");
 }
 
 void mig_tls_stream_goodbye(struct mig_tls_stream *stream)
 {
 	BASE_LOCKED(&stream->lock);
 
-	if (!stream->greeted || stream->has_failed || stream->system_code != 0)
+	if (!stream->greeted || stream->has_failed || stream->cannot_write)
 		return;
 	ERR_clear_error();
 	(void)SSL_shutdown(stream->ssl);

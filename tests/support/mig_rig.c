@@ -82,10 +82,29 @@ void mig_rig_init(struct mig_rig *rig)
 						    .time_limit_ns = 20 * BASE_NS_PER_SECOND } };
 }
 
+void mig_rig_use_tls(struct mig_rig *rig)
+{
+	mig_tls_lab_init(&rig->lab);
+	mig_tls_lab_host(&rig->lab,
+			 &(struct mig_tls_lab_host){ .folder = "a", .names = "DNS:a.example" });
+	mig_tls_lab_host(&rig->lab,
+			 &(struct mig_tls_lab_host){ .folder = "b", .names = "DNS:b.example" });
+	if (mig_tls_lab_open(&rig->lab, "a", true, "b.example", &rig->source_tls, &rig->err) < 0 ||
+	    mig_tls_lab_open(&rig->lab, "b", false, "a.example", &rig->destination_tls, &rig->err) <
+		    0)
+		base_bug("rig: %s", rig->err.text);
+	rig->out_options.tls = rig->source_tls;
+	rig->in_options.tls = rig->destination_tls;
+}
+
 void mig_rig_fini(struct mig_rig *rig)
 {
 	mig_out_free(rig->out);
 	mig_in_free(rig->in);
+	if (rig->destination_tls != NULL)
+		mig_tls_lab_fini(&rig->lab);
+	mig_tls_free(rig->source_tls);
+	mig_tls_free(rig->destination_tls);
 	mig_fake_vm_fini(&rig->source);
 	mig_fake_vm_fini(&rig->destination);
 	base_closep(&rig->place.listen_fd);

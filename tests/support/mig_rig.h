@@ -12,6 +12,7 @@
 #include "migrate/mig_in.h"
 #include "migrate/mig_out.h"
 #include "tests/support/mig_fake.h"
+#include "tests/support/mig_tls_lab.h"
 
 /* Where a destination listens: an address that no file has. */
 struct mig_rig_place {
@@ -38,6 +39,9 @@ struct mig_rig {
 	uint32_t refuse_from; /* all from this one on; 0: none */
 	uint32_t connects;
 
+	struct mig_tls_lab lab;
+	struct mig_tls *source_tls, *destination_tls; /* NULL: clear text */
+
 	struct mig_out *out;
 	struct mig_in *in;
 	pthread_t in_thread;
@@ -48,6 +52,8 @@ struct mig_rig {
 };
 
 void mig_rig_init(struct mig_rig *rig);
+/* Over TLS, between the hosts a.example and b.example.  Before mig_rig_begin(). */
+void mig_rig_use_tls(struct mig_rig *rig);
 /* Aborts where two ran at once, or the guest found a bad page: an assertion in a teardown does not
  * count. */
 void mig_rig_fini(struct mig_rig *rig);

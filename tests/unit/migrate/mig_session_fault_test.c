@@ -105,6 +105,9 @@ static void run_one(const struct place *place, const struct fault_rule *fault)
 	rule.skip = place->skip;
 	proxy_count = 0;
 	mig_rig_init(&rig);
+#ifdef OVER_TLS
+	mig_rig_use_tls(&rig);
+#endif
 	rig.between = between;
 	rig.linger_ms = 3 * TIMEOUT_MS;
 	rig.in_options.timeout_ms = TIMEOUT_MS;

@@ -133,6 +133,25 @@ Test(mig_tls_record, a_peer_that_is_gone)
 	mig_tls_stream_goodbye(source);
 }
 
+/* What it has said before it went is heard, although nothing can be said to it any more. */
+Test(mig_tls_record, a_last_word)
+{
+	static uint8_t bytes[MANY_BYTES];
+	char text[16];
+	size_t got = 0;
+	int r = 0;
+
+	greeted();
+	cr_assert_eq(says(source, "farewell", 8), 0);
+	(void)shutdown(fds[0], SHUT_RDWR);
+	for (int i = 0; i < 4 && r == 0; i++)
+		r = says(destination, bytes, sizeof(bytes));
+	cr_assert_eq(r, -EPIPE, "%d", r);
+	cr_assert_eq(hears(destination, text, sizeof(text), &got), 0, "%s", err.text);
+	cr_assert_eq(got, 8);
+	cr_assert_eq(hears(destination, text, sizeof(text), &got), -ECONNRESET);
+}
+
 /* More than the buffers hold, read in odd pieces; and the key is changed all the time. */
 static void carries(uint64_t key_bytes)
 {
