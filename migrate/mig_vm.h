@@ -78,7 +78,7 @@ struct mig_destination_vm {
 	 * when it returns.  NULL: nothing does. */
 	void (*settle)(void *vm);
 	/* So many bytes of memory other than zeros have come, in all.  From the channels' threads,
-	 * between prepare() and settle() or check(); does not block.  NULL: nobody wants to know. */
+	 * between prepare() and settle() or check(); does not block.  NULL: not needed. */
 	void (*came)(void *vm, uint64_t bytes);
 	/* All has come: load the device state, make the images durable, and durable that all is
 	 * here (the register of mig_arbiter).  Nothing runs, no disk is active.  -ENOSPC, -EBADMSG,
