@@ -104,6 +104,7 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 		.compress = request->compress,
 		.verify = request->verify,
 		.resume_ms = (uint32_t)request->resume_ms,
+		.forecast_ms = (uint32_t)request->dry_run_ms,
 	};
 	int code = 0;
 
@@ -180,7 +181,7 @@ const char *vm_move_end_name(enum mig_out_end end)
 	static const char *const names[MIG_OUT_ENDS] = {
 		[MIG_OUT_INVALID] = "invalid",     [MIG_OUT_MOVED] = "moved",
 		[MIG_OUT_CANCELLED] = "cancelled", [MIG_OUT_FAILED] = "failed",
-		[MIG_OUT_STALE] = "stale",
+		[MIG_OUT_STALE] = "stale",         [MIG_OUT_FORECAST] = "dry-run",
 	};
 
 	return names[end];
@@ -209,6 +210,30 @@ static void put_verify(json_t *object, const struct vm_move *move)
 	put(verify, "there_running_ns", report->destination_verify_running_ns);
 	put(verify, "there_blackout_ns", report->destination_verify_blackout_ns);
 	(void)json_object_set_new(object, "verify", verify);
+}
+
+/* What a move would be like; nothing but for a dry run. */
+static void put_forecast(json_t *object, const struct vm_move *move)
+{
+	struct mig_forecast_facts facts;
+	struct mig_forecast forecast;
+	json_t *told = NULL;
+
+	if (!mig_out_forecast(move->out, &facts, &forecast))
+		return;
+	told = json_object();
+	(void)json_object_set_new(told, "meets_goal", json_boolean(forecast.meets_goal));
+	(void)json_object_set_new(told, "is_cancelled", json_boolean(forecast.is_cancelled));
+	(void)json_object_set_new(told, "is_postcopy", json_boolean(forecast.is_post));
+	put(told, "rounds", forecast.rounds);
+	put(told, "total_ns", forecast.total_ns);
+	put(told, "total_margin_ns", forecast.total_margin_ns);
+	put(told, "blackout_ns", forecast.blackout_ns);
+	put(told, "blackout_margin_ns", forecast.blackout_margin_ns);
+	put(told, "bytes", facts.total_bytes);
+	put(told, "rate_bytes_per_s", facts.rate_bytes_per_s);
+	put(told, "dirty_bytes_per_s", forecast.dirty_bytes_per_s);
+	(void)json_object_set_new(object, "forecast", told);
 }
 
 json_t *vm_move_report_json(const struct vm_move *move)
@@ -255,6 +280,7 @@ json_t *vm_move_report_json(const struct vm_move *move)
 	for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++)
 		put(object, figures[i].key, figures[i].value);
 	put_verify(object, move);
+	put_forecast(object, move);
 	return object;
 }
 

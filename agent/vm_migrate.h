@@ -65,11 +65,13 @@ struct vm_move_request {
 	bool disks_stay; /* both hosts see them: no image is sent */
 	bool keep;       /* the source's images stay, as NAME.moved */
 	enum mig_compress compress;
-	bool quick;         /* held first, moved as a whole: no goal, no time limit, no action */
-	bool verify;        /* docs/migrate/verify.md */
-	uint64_t bandwidth; /* bytes a second, while the VM runs, or quick; 0: as it goes */
-	uint64_t resume_ms; /* docs/migrate/resume.md; 0: a cut is the end */
+	bool quick;          /* held first, moved as a whole: no goal, no time limit, no action */
+	bool verify;         /* docs/migrate/verify.md */
+	uint64_t bandwidth;  /* bytes a second, while the VM runs, or quick; 0: as it goes */
+	uint64_t dry_run_ms; /* only measured, for so long; 0: moved */
+	uint64_t resume_ms;  /* docs/migrate/resume.md; 0: a cut is the end */
 };
+#define VM_MOVE_DRY_RUN_MS_MAX    60000u
 #define VM_MOVE_RESUME_MS         60000u
 #define VM_MOVE_RESUME_MS_MAX     3600000u
 #define VM_MOVE_CHANNELS          4u

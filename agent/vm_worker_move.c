@@ -229,7 +229,8 @@ static int mode_arg(const struct vm_request *request, bool *quick, struct base_e
 }
 
 /* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth, mode,
- * verify, keep, resume_ms. */
+ * verify, keep, resume_ms,
+ * dry_run_ms. */
 static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
 			struct base_error *err)
 {
@@ -264,6 +265,9 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 	if (code == 0)
 		code = number_arg(&request->args[11], "resume_ms", 0, VM_MOVE_RESUME_MS_MAX,
 				  &move.resume_ms, err);
+	if (code == 0)
+		code = number_arg(&request->args[12], "dry_run_ms", 100, VM_MOVE_DRY_RUN_MS_MAX,
+				  &move.dry_run_ms, err);
 	move.keep = request->args[10].flag;
 	move.channel_count = (uint32_t)channels;
 	move.verify = request->args[9].given && request->args[9].flag;
@@ -397,6 +401,19 @@ static void move_done(struct vm_worker *worker)
 		json_decref(report);
 }
 
+static void dry_run_done(struct vm_worker *worker)
+{
+	json_t *report = vm_move_report_json(worker->move);
+
+	base_log(BASE_LOG_NOTICE, "vm.move-forecast", "vm=%s to=%s", worker->config->name,
+		 json_string_value(json_object_get(report, "to")));
+	vm_worker_event(worker, "migrate-ended", json_copy(report));
+	if (worker->control != NULL)
+		vm_control_answer(worker->control, &worker->move_call, report);
+	else
+		json_decref(report);
+}
+
 void vm_worker_move_news(struct vm_worker *worker)
 {
 	const struct mig_findings *findings = NULL;
@@ -410,6 +427,8 @@ void vm_worker_move_news(struct vm_worker *worker)
 	end = vm_move_out_end(worker->move, &err, &findings);
 	if (end == MIG_OUT_MOVED)
 		move_done(worker);
+	else if (end == MIG_OUT_FORECAST)
+		dry_run_done(worker);
 	else
 		move_failed(worker, end, &err, findings);
 	/* The next move begins where this one has ended. */

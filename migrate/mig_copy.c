@@ -59,6 +59,7 @@ struct mig_copy {
 	uint64_t turn; /* of this round and those before: after a cut a number may come again */
 	bool last;
 	atomic_bool stop;               /* a channel has failed */
+	uint64_t deadline_ns;           /* of the round; 0: none */
 	atomic_uint_fast64_t next_span; /* last round */
 
 	atomic_uint_fast64_t chunks;
@@ -412,13 +413,21 @@ static uint64_t next_span(struct mig_copy *copy, uint32_t channel, uint64_t span
 	return channel; /* mig_channel_of() of memory: span modulo the channels */
 }
 
+/* A channel has failed, or it is time. */
+static bool is_over(struct mig_copy *copy)
+{
+	return atomic_load(&copy->stop) ||
+	       (copy->deadline_ns != 0 &&
+		base_clock_boot_ns(&base_clock_system) >= copy->deadline_ns);
+}
+
 static int in_order(struct mig_copy *copy, struct lane *lane, uint32_t channel,
 		    struct base_error *err)
 {
 	uint64_t span = next_span(copy, channel, 0, true);
 	int r = 0;
 
-	while (r == 0 && span < copy->span_count && !atomic_load(&copy->stop)) {
+	while (r == 0 && span < copy->span_count && !is_over(copy)) {
 		r = send_span(copy, lane, span, err);
 		span = next_span(copy, channel, span, false);
 	}
@@ -439,7 +448,7 @@ static int by_heat(struct mig_copy *copy, struct lane *lane, uint32_t channel,
 	uint64_t at = 0;
 	int r = 0;
 
-	for (uint64_t i = 0; r == 0 && i < 2 * count && !atomic_load(&copy->stop); i++) {
+	for (uint64_t i = 0; r == 0 && i < 2 * count && !is_over(copy); i++) {
 		uint64_t span = channel + at * copy->channel_count;
 
 		at = (at + stride) % count;
@@ -471,7 +480,7 @@ static int channel_round(void *context, uint64_t index, struct base_error *err)
 		    : in_order(copy, lane, channel, err);
 	if (r == 0)
 		r = flush(lane, err);
-	if (r == 0 && copy->images != NULL)
+	if (r == 0 && copy->images != NULL && !is_over(copy))
 		r = mig_image_send(copy->images, channel + 1, lane->link, &copy->stop, err);
 	mig_barrier_encode(copy->round, barrier);
 	if (r == 0 && !atomic_load(&copy->stop))
@@ -499,6 +508,13 @@ int mig_copy_round(struct mig_copy *copy, const uint64_t *dirty, uint32_t number
 	if (r == 0)
 		r = base_pool_each(copy->pool, copy->channel_count, channel_round, copy, err);
 	return r;
+}
+
+void mig_copy_set_deadline(struct mig_copy *copy, uint64_t deadline_ns)
+{
+	copy->deadline_ns = deadline_ns;
+	if (copy->images != NULL)
+		mig_image_set_deadline(copy->images, deadline_ns);
 }
 
 void mig_copy_confirmed(struct mig_copy *copy)

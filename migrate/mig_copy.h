@@ -62,6 +62,9 @@ void mig_copy_free(struct mig_copy *copy);
 BASE_MUST_CHECK int mig_copy_round(struct mig_copy *copy, const uint64_t *dirty, uint32_t number,
 				   bool last, struct base_error *err);
 
+/* Rounds that follow end with what was sent by then, and with their barriers; 0: with all. */
+void mig_copy_set_deadline(struct mig_copy *copy, uint64_t deadline_ns);
+
 /* The destination has confirmed the round: nothing of it is sent again. */
 void mig_copy_confirmed(struct mig_copy *copy);
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/crc32c.h"
 #include "migrate/mig_body_resume.h"
 
@@ -25,6 +26,7 @@ struct mig_image {
 	uint32_t round;
 	uint64_t turn; /* of this round and those before: after a cut a number may come again */
 	bool last;
+	uint64_t deadline_ns;           /* 0: none */
 	atomic_uint_fast64_t next_span; /* last round */
 
 	atomic_uint_fast64_t chunks;
@@ -276,6 +278,17 @@ void mig_image_begin(struct mig_image *image, uint32_t round, bool last)
 	atomic_store(&image->next_span, 0);
 }
 
+void mig_image_set_deadline(struct mig_image *image, uint64_t deadline_ns)
+{
+	image->deadline_ns = deadline_ns;
+}
+
+static bool is_late(const struct mig_image *image)
+{
+	return image->deadline_ns != 0 &&
+	       base_clock_boot_ns(&base_clock_system) >= image->deadline_ns;
+}
+
 void mig_image_confirmed(struct mig_image *image)
 {
 	mig_granules_clear(&image->granules);
@@ -337,7 +350,7 @@ int mig_image_send(struct mig_image *image, uint32_t channel, struct mig_link *l
 	};
 	uint64_t span = next_span(image, 0);
 
-	while (span != MIG_NO_SPAN && !atomic_load(stop)) {
+	while (span != MIG_NO_SPAN && !atomic_load(stop) && !is_late(image)) {
 		int r = 0;
 
 		sending.span = mig_granules_span(&image->granules, span, sending.span.object);

@@ -76,6 +76,8 @@ void mig_image_begin(struct mig_image *image, uint32_t round, bool last);
  * mig_link_send() give. */
 BASE_MUST_CHECK int mig_image_send(struct mig_image *image, uint32_t channel, struct mig_link *link,
 				   const atomic_bool *stop, struct base_error *err);
+/* As mig_copy_set_deadline(). */
+void mig_image_set_deadline(struct mig_image *image, uint64_t deadline_ns);
 /* The destination has confirmed the round. */
 void mig_image_confirmed(struct mig_image *image);
 /* As mig_copy_have(), for images. */

@@ -433,7 +433,9 @@ static enum mig_out_end end_of(const struct mig_out *out)
 		return MIG_OUT_MOVED;
 	if (out->machine.state == MIG_SRC_STALE)
 		return MIG_OUT_STALE;
-	return out->cancelled ? MIG_OUT_CANCELLED : MIG_OUT_FAILED;
+	if (out->cancelled)
+		return MIG_OUT_CANCELLED;
+	return out->has_facts ? MIG_OUT_FORECAST : MIG_OUT_FAILED;
 }
 
 enum mig_out_end mig_out_run(struct mig_out *out, struct mig_findings *findings,

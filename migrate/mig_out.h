@@ -12,6 +12,7 @@
 #ifndef MIGRATE_MIG_OUT_H
 #define MIGRATE_MIG_OUT_H
 
+#include "migrate/mig_forecast.h"
 #include "migrate/mig_host.h"
 #include "migrate/mig_pace.h"
 #include "migrate/mig_rate.h"
@@ -40,6 +41,8 @@ struct mig_out_options {
 				 * live move does not wait for it */
 	struct mig_host *host;  /* borrowed: waits until it may take part; NULL: at once */
 	bool quick; /* quick migration: the VM is held first, then all goes in one round */
+	uint32_t forecast_ms; /* a dry run: measure for so long, move nothing; 0: none.  While it
+			       * lasts the VM's writes are tracked */
 	struct mig_pace_options pace;
 	enum mig_compress compress; /* never where the destination cannot */
 	bool verify; /* docs/migrate/verify.md; where the destination cannot: a finding.  Not with
@@ -52,6 +55,7 @@ enum mig_out_end {
 	MIG_OUT_CANCELLED, /* by the user: it runs here */
 	MIG_OUT_FAILED,    /* @err says why: it runs here */
 	MIG_OUT_STALE,     /* another node was given it; vm->release() was called */
+	MIG_OUT_FORECAST,  /* the dry run is over: it runs here */
 	MIG_OUT_ENDS
 };
 
@@ -122,6 +126,9 @@ void mig_out_cancel(struct mig_out *out);
  * MIG_LATE_POSTCOPY; else, and later, nothing. */
 void mig_out_post_now(struct mig_out *out);
 void mig_out_progress(struct mig_out *out, struct mig_out_progress *ret_progress);
+/* After MIG_OUT_FORECAST, else false. */
+bool mig_out_forecast(const struct mig_out *out, struct mig_forecast_facts *ret_facts,
+		      struct mig_forecast *ret_forecast);
 /* After the end. */
 void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report);
 void mig_out_free(struct mig_out *out); /* NULL is fine */

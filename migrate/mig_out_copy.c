@@ -88,7 +88,7 @@ static bool is_capped(const struct mig_out *out, bool last)
 #ifdef GODWIT_MUTANT_MIG_QUICK_CAP
 	return !last;
 #endif
-	return !last || out->options.quick;
+	return (!last && !out->uncapped) || out->options.quick;
 }
 
 static int send_round(struct mig_out *out, uint32_t number, bool last, struct base_error *err)
@@ -304,6 +304,24 @@ static int rounds(struct mig_out *out, uint32_t *ret_next, struct base_error *er
 	return r;
 }
 
+/* --- a dry run --- */
+
+int mig_out_copy_first(struct mig_out *out, struct base_error *err)
+{
+	return first_harvest(out, err);
+}
+
+int mig_out_copy_sample(struct mig_out *out, uint32_t number, uint64_t deadline_ns, bool capped,
+			struct base_error *err)
+{
+	int r = 0;
+
+	mig_copy_set_deadline(out->copy, deadline_ns);
+	out->uncapped = !capped;
+	r = send_round(out, number, false, err);
+	return r == 0 ? wait_done(out, number, err) : r;
+}
+
 /* --- the rest --- */
 
 /* False: it will not be asked for. */
@@ -421,8 +439,14 @@ static int move(struct mig_out *out, struct base_error *err)
 	int r = 0;
 
 	out->post = false; /* until this attempt says so */
-	r = out->options.quick ? 0 : rounds(out, &number, err);
 
+	if (out->options.forecast_ms > 0) {
+		r = mig_out_forecast_measure(out, err);
+		if (r == 0)
+			mig_events_post_kind(&out->events, MIG_EV_CANCEL);
+		return r;
+	}
+	r = out->options.quick ? 0 : rounds(out, &number, err);
 	if (r < 0)
 		return r;
 	mig_events_post_kind(&out->events, out->post ? MIG_EV_SWITCH_POST : MIG_EV_SWITCH);

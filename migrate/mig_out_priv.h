@@ -2,8 +2,8 @@
 /*
  * The source's session, for the files that make it up: mig_out.c (life and actions), mig_out_net.c
  * (connections and messages), mig_out_copy.c (the rounds), mig_out_verify.c (the hash tree),
- * mig_out_resume.c (after a cut),
- * mig_out_post.c (pages that follow).
+ * mig_out_resume.c (after a cut), mig_out_forecast.c (a dry run), mig_out_post.c (pages that
+ * follow).
  *
  * Threads: the runner (mig_out_run()) owns what says nothing else; the mover makes the rounds, from
  * COPYING until it is stopped; the control channel's receiver.
@@ -89,6 +89,9 @@ struct mig_out {
 	uint64_t lost_chunks; /* sent, and will never come */
 	uint64_t again_bytes;
 
+	struct mig_forecast_facts facts; /* the mover's, of a dry run */
+	bool uncapped;                   /* the mover's: the round is none that a cap is for */
+
 	pthread_mutex_t lock;    /* a leaf: what is below */
 	struct mig_serve *serve; /* NULL: no pages follow; set once, by the mover */
 	uint64_t owed_pages;
@@ -129,6 +132,7 @@ struct mig_out {
 	uint64_t state_bytes;
 	uint64_t destination_check_ns, destination_activate_ns;
 	bool has_roots;   /* they were sent: the trees are as they are */
+	bool has_facts;   /* the dry run is over */
 	bool is_verified; /* the destination says so */
 	struct mig_verified verified;
 	enum mig_source_state shown; /* the machine's, for progress */
@@ -176,6 +180,16 @@ void mig_out_copy_stop(struct mig_out *out);
 /* The same, for now: what the VM writes is still tracked, and the mover may be started again. */
 void mig_out_copy_halt(struct mig_out *out);
 BASE_MUST_CHECK int mig_out_copy_go_on(struct mig_out *out, struct base_error *err);
+
+/* For a dry run: what the first round would send; and as much of a round as goes until
+ * @deadline_ns, confirmed. */
+BASE_MUST_CHECK int mig_out_copy_first(struct mig_out *out, struct base_error *err);
+BASE_MUST_CHECK int mig_out_copy_sample(struct mig_out *out, uint32_t number, uint64_t deadline_ns,
+					bool capped, struct base_error *err);
+
+/* --- mig_out_forecast.c: the mover --- */
+
+BASE_MUST_CHECK int mig_out_forecast_measure(struct mig_out *out, struct base_error *err);
 
 /* --- mig_out_resume.c --- */
 

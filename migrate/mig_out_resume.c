@@ -11,7 +11,7 @@
 
 bool mig_out_can_resume(const struct mig_out *out)
 {
-	return out->options.resume_ms > 0 && !out->options.quick &&
+	return out->options.resume_ms > 0 && !out->options.quick && out->options.forecast_ms == 0 &&
 	       (out->opened.capabilities & MIG_CAN_RESUME) != 0;
 }
 

@@ -122,6 +122,55 @@ Test(mig_session, moves_compressed)
 	cr_assert_lt(report.lz4_bytes, report.lz4_pages * MIG_PAGE_BYTES);
 }
 
+/* Nothing has moved, nobody was held, and the destination is clean. */
+static struct mig_forecast expect_forecast(void)
+{
+	struct mig_forecast_facts facts;
+	struct mig_forecast forecast;
+
+	cr_assert_not(mig_out_forecast(rig.out, &facts, &forecast));
+	expect_stays(mig_rig_finish(&rig), MIG_OUT_FORECAST, MIG_FAKE_EPOCH);
+	cr_assert_eq(rig.source.holds, 0);
+	cr_assert(rig.destination.released);
+	cr_assert(mig_out_forecast(rig.out, &facts, &forecast));
+	cr_assert_gt(facts.rate_bytes_per_s, 0);
+	cr_assert_leq(facts.total_bytes, MIG_FAKE_PAGES * MIG_PAGE_BYTES);
+	cr_assert_geq(facts.total_bytes, MIG_FAKE_PAGES * MIG_PAGE_BYTES / 5 * 4 - MIG_PAGE_BYTES);
+	return forecast;
+}
+
+Test(mig_session, a_dry_run_moves_nothing)
+{
+	struct mig_forecast forecast;
+
+	rig.out_options.forecast_ms = 40;
+	mig_rig_begin(&rig);
+	forecast = expect_forecast();
+	cr_assert(forecast.meets_goal);
+	cr_assert_eq(forecast.dirty_bytes_per_s, 0);
+	cr_assert_gt(forecast.total_ns, 0);
+}
+
+Test(mig_session, a_dry_run_of_a_quick_one)
+{
+	struct mig_forecast forecast;
+
+	rig.out_options.forecast_ms = 40;
+	rig.out_options.quick = true;
+	mig_rig_begin(&rig);
+	forecast = expect_forecast();
+	cr_assert_not(forecast.meets_goal);
+	cr_assert_gt(forecast.blackout_ns, 0);
+}
+
+Test(mig_session, a_dry_run_is_cancelled)
+{
+	rig.out_options.forecast_ms = 3600000;
+	mig_rig_begin(&rig);
+	mig_steps.cancel_at = "dirty get";
+	expect_stays(mig_rig_finish(&rig), MIG_OUT_CANCELLED, MIG_FAKE_EPOCH);
+}
+
 /* So slow that it would take days: it is cancelled at once all the same. */
 Test(mig_session, a_cap_does_not_hold_up_a_cancel)
 {
