@@ -10,6 +10,7 @@
 #define VM_CONFIG_VALUE_BYTES_MAX 4096u  /* a path (PATH_MAX) or a kernel command line */
 #define VM_CONFIG_KEYS_MAX        64u    /* rows of the key table; one bit each while parsing */
 #define VM_PATH_BYTES             4096u  /* PATH_MAX, with its zero */
+#define VM_PEERS_BYTES            2048u  /* names of hosts that a VM may come from */
 
 /* What the workers of a host share, unless the configuration names another folder. */
 #define VM_RUN_DIR     "/run/godwit"

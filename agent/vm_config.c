@@ -14,6 +14,7 @@
 
 #include "agent/vm_config_priv.h"
 #include "agent/vm_migrate_net.h"
+#include "agent/vm_migrate_tls.h"
 #include "base/cleanup.h"
 #include "base/file.h"
 
@@ -493,6 +494,11 @@ static int check_incoming(const struct parse *parse, struct base_error *err)
 				 "%s: key 'restore-force-tsc': expected key 'restore' or "
 				 "'incoming' with it",
 				 where_given(parse, "restore-force-tsc"));
+	if (config->migrate_peers[0] != '\0' &&
+	    vm_migrate_tls_check_peers(config->migrate_peers, &why) < 0)
+		return base_fail(err, -EINVAL, "%s: key 'migrate-peers': value '%s': %s",
+				 where_given(parse, "migrate-peers"), config->migrate_peers,
+				 why.text);
 	if (config->incoming[0] == '\0')
 		return 0;
 	if (vm_address_parse(config->incoming, &address, &why) < 0)
@@ -507,6 +513,12 @@ static int check_incoming(const struct parse *parse, struct base_error *err)
 		return base_fail(err, -EINVAL,
 				 "%s: key 'incoming': value '%s': expected key 'migrate' to be on",
 				 where_given(parse, "incoming"), config->incoming);
+	if (config->migrate_peers[0] == '\0' && config->migrate_clear == VM_SWITCH_OFF)
+		return base_fail(
+			err, -EINVAL,
+			"%s: key 'incoming': value '%s': expected key 'migrate-peers' with "
+			"it, or key 'migrate-clear' on",
+			where_given(parse, "incoming"), config->incoming);
 	return 0;
 }
 

@@ -110,7 +110,10 @@ struct vm_config {
 	char migrate_dir[VM_PATH_BYTES]; /* "": VM_MIGRATE_DIR, if that can be had */
 	uint64_t migrate_out;            /* the host's limits */
 	uint64_t migrate_in;
-	uint64_t migrate_bandwidth; /* the host's cap; 0: none */
+	uint64_t migrate_bandwidth;         /* the host's cap; 0: none */
+	char migrate_tls[VM_PATH_BYTES];    /* "": MIG_TLS_DIR */
+	char migrate_peers[VM_PEERS_BYTES]; /* whom a VM may come from; "": nobody */
+	enum vm_switch migrate_clear;       /* without TLS */
 	enum vm_start start;
 	enum vm_on_reset on_reset;
 	uint64_t quit_timeout_s;

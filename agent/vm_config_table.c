@@ -6,6 +6,7 @@
 
 #include "agent/vm_config_priv.h"
 #include "migrate/mig_rate.h"
+#include "migrate/mig_tls.h"
 
 #define FIELD(member)                                                                              \
 	.offset = offsetof(struct vm_config, member),                                              \
@@ -269,6 +270,29 @@ const struct vm_key vm_config_keys[] = {
 	  .unit = "bytes a second, or with suffix K, M, G or T",
 	  .help = "What all machines that move away from this host may send together. Without "
 		  "it: as it goes." },
+	{ .name = "migrate-tls",
+	  .type = VM_KEY_PATH,
+	  FIELD(migrate_tls),
+	  .expected = "the path of a directory",
+	  .help = "Directory with ca.pem, cert.pem and key.pem (and crl.pem, if there is one), by "
+		  "which hosts know each other when machines move. Without the key: " MIG_TLS_DIR
+		  "." },
+	{ .name = "migrate-peers",
+	  .type = VM_KEY_TEXT,
+	  FIELD(migrate_peers),
+	  .expected = "names of hosts, with spaces or commas between",
+	  .help = "Hosts that the machine may come from: a DNS name or an address that the other "
+		  "host's certificate has as an alternative name. Needed with incoming, unless "
+		  "migrate-clear is on." },
+	{ .name = "migrate-clear",
+	  .type = VM_KEY_CHOICE,
+	  FIELD(migrate_clear),
+	  .expected = "on or off",
+	  .value = "off",
+	  .choice = choose_switch,
+	  .help = "On: the machine comes and goes without TLS, readable by all on the way, and "
+		  "whoever reaches the port may send one. The other host has to have it so, "
+		  "too." },
 	{ .name = "start",
 	  .type = VM_KEY_CHOICE,
 	  FIELD(start),

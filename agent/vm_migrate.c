@@ -24,8 +24,10 @@ static struct vm_move *move_new(const struct vm_move_options *options)
 {
 	struct vm_move *move = calloc(1, sizeof(*move));
 
-	if (move == NULL)
+	if (move == NULL) {
+		mig_tls_free(options->tls);
 		return NULL;
+	}
 	move->options = *options;
 	move->epoch = options->epoch > 0 ? options->epoch : 1; /* the register has no epoch 0 */
 	return move;
@@ -42,6 +44,7 @@ void vm_move_free(struct vm_move *move)
 	mig_out_free(move->out);
 	mig_rate_free(move->rate);
 	mig_in_free(move->in);
+	mig_tls_free(move->options.tls);
 	vm_migrate_out_free(move->images_out);
 	vm_migrate_in_free(move->images_in);
 	vm_inventory_free(move->inventory);
@@ -94,6 +97,7 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 		.vm_context = move,
 		.connect = dial,
 		.connect_context = move,
+		.tls = options->tls,
 		.channel_count = request->channel_count,
 		.quick = request->quick,
 		.host = options->host_moves,
@@ -236,6 +240,15 @@ static void put_forecast(json_t *object, const struct vm_move *move)
 	(void)json_object_set_new(object, "forecast", told);
 }
 
+/* What was spoken. */
+static json_t *line_json(const struct mig_out_line *line)
+{
+	if (!line->is_tls)
+		return json_null();
+	return json_pack("{s:s,s:s,s:b}", "cipher", line->cipher, "peer", line->peer, "kernel",
+			 line->in_kernel);
+}
+
 json_t *vm_move_report_json(const struct vm_move *move)
 {
 	const struct mig_out_report *report = &move->report;
@@ -281,6 +294,7 @@ json_t *vm_move_report_json(const struct vm_move *move)
 		put(object, figures[i].key, figures[i].value);
 	put_verify(object, move);
 	put_forecast(object, move);
+	(void)json_object_set_new(object, "tls", line_json(&report->line));
 	return object;
 }
 
@@ -340,6 +354,19 @@ static int register_read(void *context, struct mig_register *ret_register, struc
 	return mig_register_read(&move->keep, ret_register, err);
 }
 
+/* Strangers may be many, and a log is for what matters. */
+static void turned_away(void *context, const struct base_error *why)
+{
+	struct vm_move *move = context;
+	uint64_t now_ns = base_clock_boot_ns(&base_clock_system);
+
+	if (move->turned_away_ns != 0 && now_ns - move->turned_away_ns < BASE_NS_PER_SECOND)
+		return;
+	move->turned_away_ns = now_ns;
+	base_log(BASE_LOG_WARNING, "vm.move-refused", "vm=%s why=%s", move->options.config->name,
+		 base_log_str(why->text));
+}
+
 int vm_move_in_new(const struct vm_move_options *options, int listen_fd, struct vm_move **ret_move,
 		   struct base_error *err)
 {
@@ -348,6 +375,8 @@ int vm_move_in_new(const struct vm_move_options *options, int listen_fd, struct 
 		.vm = &vm_move_destination,
 		.vm_context = move,
 		.listen_fd = listen_fd,
+		.tls = options->tls,
+		.turned_away = turned_away,
 		.host = options->host_moves,
 		.keeps_register = true,
 		.resume_ms = VM_MOVE_RESUME_MS_MAX,

@@ -43,6 +43,7 @@ struct vm_move_options {
 	const char *host;               /* this one's name, for people */
 	struct mig_records *records;    /* of the state directory */
 	struct mig_host *host_moves;    /* what this host's moves share; NULL: nothing */
+	struct mig_tls *tls;            /* taken, also on failure; NULL: clear text */
 	struct vm_move_gate *gate;      /* source */
 	int state_fd;                   /* a file in memory: the device state */
 	int state_dir_fd;               /* the state directory */
@@ -58,6 +59,7 @@ struct vm_move_options {
 /* Of the command. */
 struct vm_move_request {
 	struct vm_address to;
+	char peer[MIG_TLS_NAME_BYTES]; /* name in the other host's certificate; "": clear text */
 	uint32_t channel_count;
 	uint64_t downtime_ms;
 	uint64_t time_limit_ms; /* 0: none */

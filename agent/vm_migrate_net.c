@@ -73,6 +73,20 @@ int vm_address_parse(const char *text, struct vm_address *ret_address, struct ba
 	return 0;
 }
 
+void vm_address_host(const struct vm_address *address, char ret_text[VM_ADDRESS_BYTES])
+{
+	struct sockaddr_in v4;
+	struct sockaddr_in6 v6;
+
+	memcpy(&v4, &address->socket, sizeof(v4));
+	memcpy(&v6, &address->socket, sizeof(v6));
+	ret_text[0] = '\0';
+	if (address->socket.ss_family == AF_INET)
+		(void)inet_ntop(AF_INET, &v4.sin_addr, ret_text, VM_ADDRESS_BYTES);
+	else
+		(void)inet_ntop(AF_INET6, &v6.sin6_addr, ret_text, VM_ADDRESS_BYTES);
+}
+
 int vm_address_listen(const struct vm_address *address, int *ret_fd, struct base_error *err)
 {
 	const int on = 1;

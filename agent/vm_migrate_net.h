@@ -27,6 +27,9 @@ struct vm_address {
 BASE_MUST_CHECK int vm_address_parse(const char *text, struct vm_address *ret_address,
 				     struct base_error *err);
 
+/* The host of it alone, in numbers.  Pure. */
+void vm_address_host(const struct vm_address *address, char ret_text[VM_ADDRESS_BYTES]);
+
 /* A listening socket, not blocking.  Errno of the kernel. */
 BASE_MUST_CHECK int vm_address_listen(const struct vm_address *address, int *ret_fd,
 				      struct base_error *err);

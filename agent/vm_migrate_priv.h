@@ -52,6 +52,7 @@ struct vm_move {
 	struct vm_migrate_in *images_in; /* NULL: no image comes */
 	struct vm_ahead *ahead;          /* NULL: memory is not populated now */
 	bool comes_paused;
+	uint64_t turned_away_ns; /* the door's: when a stranger was in the log; 0: none was */
 };
 
 /* --- vm_migrate_images.c --- */

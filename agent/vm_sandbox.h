@@ -27,6 +27,7 @@ struct vm_sandbox_spec {
 	size_t store_count;
 	bool boot_reader; /* bootdisk_reader_find() is called */
 	bool migrate;     /* a migration comes or may go: TCP connections */
+	int tls_dir_fd;   /* with it: files may be read there; 0 or -1: nowhere */
 };
 
 /* What is in force. A value, for status and log. */

@@ -12,6 +12,7 @@
 #include <linux/fs.h>
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
+#include <linux/tls.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -356,17 +357,31 @@ static int add_migrate(scmp_filter_ctx filter, const struct vm_sandbox_spec *spe
 		{ SCMP_SYS(socket), 2, { INT_ARG(0, AF_INET6), INT_ARG(1, type) } },
 		{ SCMP_SYS(connect), 0, { { 0 } } },
 		{ SCMP_SYS(sendmsg), 0, { { 0 } } },
+		{ SCMP_SYS(sendto), 0, { { 0 } } },
 		{ SCMP_SYS(recvfrom), 0, { { 0 } } },
 		{ SCMP_SYS(recvmsg), 0, { { 0 } } },
 		{ SCMP_SYS(getsockopt), 2, { INT_ARG(1, SOL_SOCKET), INT_ARG(2, SO_ERROR) } },
 		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, SOL_SOCKET), INT_ARG(2, SO_RCVTIMEO) } },
 		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, SOL_SOCKET), INT_ARG(2, SO_SNDTIMEO) } },
 		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, IPPROTO_TCP), INT_ARG(2, TCP_NODELAY) } },
+		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, IPPROTO_TCP), INT_ARG(2, TCP_ULP) } },
+		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, SOL_TLS), INT_ARG(2, TLS_TX) } },
 		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_OFD_SETLK) } }, /* the host's limits */
 		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_OFD_GETLK) } },
 	};
 
-	return spec->migrate ? add_rules(filter, rules, sizeof(rules) / sizeof(rules[0])) : 0;
+	/* Certificates are read when a migration begins, and nothing else is done there. */
+	const struct rule tls = { SCMP_SYS(openat),
+				  2,
+				  { INT_ARG(0, spec->tls_dir_fd),
+				    SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC,
+					    O_RDONLY) } };
+	int code = 0;
+
+	if (!spec->migrate)
+		return 0;
+	code = add_rules(filter, rules, sizeof(rules) / sizeof(rules[0]));
+	return code == 0 && spec->tls_dir_fd > 0 ? add_rules(filter, &tls, 1) : code;
 }
 
 #define FILTER __attribute__((cleanup(filter_release))) scmp_filter_ctx

@@ -53,6 +53,9 @@ int vm_sandbox_landlock(const struct vm_sandbox_spec *spec)
 	for (size_t i = 0; i < VM_SANDBOX_DIRECTORIES; i++)
 		if (!allow(fd, spec->directory_fds[i], LANDLOCK_ACCESS_FS_REMOVE_FILE))
 			return 0;
+	if (spec->migrate && spec->tls_dir_fd > 0 &&
+	    !allow(fd, spec->tls_dir_fd, LANDLOCK_ACCESS_FS_READ_FILE))
+		return 0;
 	for (size_t i = 0; i < spec->store_count; i++)
 		if (!allow(fd, spec->store_fds[i], STORE_RIGHTS))
 			return 0;

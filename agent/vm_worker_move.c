@@ -11,6 +11,7 @@
 
 #include "agent/vm_config_priv.h"
 #include "agent/vm_migrate_host.h"
+#include "agent/vm_migrate_tls.h"
 #include "agent/vm_worker_priv.h"
 #include "base/cleanup.h"
 #include "base/log.h"
@@ -68,6 +69,9 @@ int vm_worker_move_open(struct vm_worker *worker, struct base_error *err)
 		code = vm_migrate_host_open(config, &worker->host_moves, err);
 	if (code < 0)
 		return code;
+	code = vm_migrate_tls_open(config, &worker->tls_dir_fd, err);
+	if (code < 0)
+		return code;
 	worker->move_state_fd = memfd_create("move-state", MFD_CLOEXEC);
 	if (worker->move_state_fd < 0)
 		return base_fail_errno(err, -errno, "memory file for moves");
@@ -116,6 +120,7 @@ void vm_worker_move_free(struct vm_worker *worker)
 	worker->records = NULL;
 	base_closep(&worker->move_state_fd);
 	base_closep(&worker->listen_fd);
+	base_closep(&worker->tls_dir_fd);
 }
 
 void vm_worker_move_stop(struct vm_worker *worker)
@@ -229,8 +234,7 @@ static int mode_arg(const struct vm_request *request, bool *quick, struct base_e
 }
 
 /* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth, mode,
- * verify, keep, resume_ms,
- * dry_run_ms. */
+ * verify, keep, resume_ms, dry_run_ms; peer and clear are peer_args()'s. */
 static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
 			struct base_error *err)
 {
@@ -276,6 +280,32 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 	return code;
 }
 
+/* Whom the VM goes to; in clear text it is whoever is there. */
+static int peer_args(const struct vm_worker *worker, const struct vm_request *request,
+		     struct vm_move_request *move, struct base_error *err)
+{
+	const struct vm_arg *peer = &request->args[13];
+	const struct vm_arg *clear = &request->args[14];
+	bool is_clear = clear->given ? clear->flag : worker->config->migrate_clear == VM_SWITCH_ON;
+	struct base_error why = { 0 };
+
+	if (is_clear && peer->given)
+		return base_fail(err, -EINVAL,
+				 "command 'migrate': argument 'peer': expected none in clear text");
+	if (peer->given && mig_tls_check_name(peer->text, &why) < 0)
+		return base_fail(err, -EINVAL, "command 'migrate': argument 'peer': %s", why.text);
+	if (peer->given)
+		(void)snprintf(move->peer, sizeof(move->peer), "%s", peer->text);
+	else if (!is_clear)
+		vm_address_host(&move->to, move->peer);
+	return 0;
+}
+
+static void say_clear(const struct vm_worker *worker, const char *with)
+{
+	base_log(BASE_LOG_WARNING, "vm.move-clear", "vm=%s with=%s", worker->config->name, with);
+}
+
 static int check_movable(const struct vm_worker *worker, struct base_error *err)
 {
 	if (worker->ending)
@@ -307,9 +337,16 @@ int vm_worker_migrate(struct vm_worker *worker, const struct vm_call *call,
 	if (code == 0)
 		code = read_request(request, &move, err);
 	if (code == 0)
+		code = peer_args(worker, request, &move, err);
+	if (code == 0 && move.peer[0] != '\0')
+		code = vm_migrate_tls_new(worker->config, worker->tls_dir_fd, move.peer,
+					  &options.tls, err);
+	if (code == 0)
 		code = vm_move_out_begin(&options, &move, &worker->move, err);
 	if (code < 0)
 		return code;
+	if (move.peer[0] == '\0')
+		say_clear(worker, move.to.text);
 	worker->move_call = *call;
 	worker->move_round = 0;
 	base_loop_timer_arm(worker->move_timer,
@@ -454,11 +491,19 @@ int vm_worker_arrive(struct vm_worker *worker, struct base_error *err)
 {
 	struct vm_move_options options = move_options(worker);
 	struct vm_move *arrival = NULL;
+	bool is_clear = worker->config->migrate_clear == VM_SWITCH_ON;
 	bool unwanted = false;
-	int code = vm_move_in_new(&options, worker->listen_fd, &arrival, err);
+	int code = 0;
 
+	if (!is_clear)
+		code = vm_migrate_tls_new(worker->config, worker->tls_dir_fd, NULL, &options.tls,
+					  err);
+	if (code == 0)
+		code = vm_move_in_new(&options, worker->listen_fd, &arrival, err);
 	if (code < 0)
 		return code;
+	if (is_clear)
+		say_clear(worker, worker->config->incoming);
 	{
 		BASE_LOCKED(&worker->lock);
 

@@ -113,6 +113,7 @@ struct vm_worker {
 	int signal_fd;
 	int move_state_fd; /* a file in memory, for the device state of a move */
 	int listen_fd;     /* where a move comes to */
+	int tls_dir_fd;    /* certificates for moves */
 	int swept_count;   /* files that killed saves left in the state directory */
 
 	struct base_loop *loop;

@@ -200,6 +200,7 @@ int vm_worker_lock_down(struct vm_worker *worker, struct base_error *err)
 		.store_fds = store_fds,
 		.boot_reader = worker->boot_reader != NULL,
 		.migrate = worker->config->migrate == VM_SWITCH_ON,
+		.tls_dir_fd = worker->tls_dir_fd,
 	};
 
 	if (worker->config->sandbox == VM_SWITCH_OFF) {

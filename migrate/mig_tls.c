@@ -267,6 +267,11 @@ static void begin_openssl(void)
 		OPENSSL_init_ssl(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL) == 1;
 }
 
+void mig_tls_begin(void)
+{
+	(void)pthread_once(&once, begin_openssl);
+}
+
 static int copy_peers(struct mig_tls *tls, const struct mig_tls_options *options,
 		      struct base_error *err)
 {
@@ -292,7 +297,7 @@ int mig_tls_new(const struct mig_tls_options *options, struct mig_tls **ret_tls,
 
 	if (tls == NULL)
 		return base_fail(err, -ENOMEM, "TLS");
-	(void)pthread_once(&once, begin_openssl);
+	mig_tls_begin();
 	tls->is_source = options->is_source;
 	r = copy_peers(tls, options, err);
 	if (r == 0 && can_speak)

@@ -38,6 +38,9 @@ struct mig_tls_options {
 	uint32_t peer_count;      /* 1 to MIG_TLS_PEERS_MAX */
 };
 
+/* What OpenSSL does once in a process: before a lock-down.  Any thread; again is fine. */
+void mig_tls_begin(void);
+
 /* Whether @name can be a host's: a DNS name without wildcards, or an address in numbers.  Pure.
  * -EINVAL; the text says what was expected and not of what. */
 BASE_MUST_CHECK int mig_tls_check_name(const char *name, struct base_error *err);

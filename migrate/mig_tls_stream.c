@@ -219,6 +219,8 @@ static int fail(struct mig_tls_stream *stream, int result, bool is_write, short 
 		stream->has_failed = true;
 	if (stream->why.code != 0)
 		r = base_fail(err, stream->why.code, "%s", stream->why.text);
+	else if (code == -ECONNRESET && !stream->greeted)
+		r = fail_ended(stream, err);
 	else if (code != 0)
 		r = base_fail_errno(err, code, "TLS: connection");
 	else if (stream->strays > MIG_TLS_STRAYS_MAX)

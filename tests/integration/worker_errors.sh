@@ -94,8 +94,12 @@ check state-dir-file 1 "key 'state-dir': value '$tmp/work/empty'" \
 check incoming-name 2 "key 'incoming': value 'localhost:7011': expected ADDRESS:PORT in numbers" \
 	--state-dir "$tmp/work" --incoming localhost:7011
 check incoming-without-records 2 "key 'incoming': expected key 'state-dir' with it" --incoming 127.0.0.1:7011
+check incoming-from-nobody 2 "key 'incoming': value '127.0.0.1:7011': expected key 'migrate-peers' with it" \
+	--state-dir "$tmp/work" --incoming 127.0.0.1:7011
+check incoming-without-certificates 1 "key 'migrate-tls': value '$tmp/no': No such file or directory: expected the folder" \
+	--state-dir "$tmp/work" --incoming 127.0.0.1:7011 --migrate-peers a --migrate-tls "$tmp/no" --memory 64M --control "$tmp/run/ctl" --kvm-fd 9 9< /dev/null
 check incoming-no-such-address 1 "key 'incoming': listen on 192.0.2.1:7011" \
-	--state-dir "$tmp/work" --incoming 192.0.2.1:7011 --memory 64M --control "$tmp/run/ctl" --kvm-fd 9 9< /dev/null
+	--state-dir "$tmp/work" --incoming 192.0.2.1:7011 --migrate-clear on --memory 64M --control "$tmp/run/ctl" --kvm-fd 9 9< /dev/null
 printf 'no record' > "$tmp/work/vm.promise"
 check start-with-a-bad-record 1 "vm.promise" --state-dir "$tmp/work" --kernel "$tmp/work/garbage" \
 	--memory 64M --control "$tmp/run/ctl" --kvm-fd 9 9< /dev/null

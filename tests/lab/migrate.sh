@@ -37,6 +37,7 @@ for side in a b; do
 	ip -n "gw-$side" addr add "${address[$side]}/24" dev "gw-v$side"
 	ip -n "gw-$side" link set "gw-v$side" up
 done
+"$LAB_TESTS/../../deploy/tls-ca" "$work/tls" "a,${address[a]}" "b,${address[b]}" || exit 1
 
 ctl() { # ctl SIDE COMMAND [ARG...]
 	"$ctl" "$work/$1/control" "${@:2}"
@@ -50,7 +51,8 @@ start() { # start SIDE [FLAG...]
 	ip netns exec "gw-$side" "$worker" --name mover --memory "$memory" --vcpus "$vcpus" --cpu x86-64-v2 --kernel "$guest" \
 		--cmdline "testpage=0xfed80000 ws=16M fill=32M content=random rate=2000 report=200 $load" --test-page "$test_page" \
 		"${disk[@]}" --console "file:$work/$side/console" --control "$work/$side/control" \
-		--state-dir "$work/$side" "$@" >>"$work/$side/log" 2>&1 </dev/null &
+		--state-dir "$work/$side" --migrate-tls "$work/tls/$side" --migrate-peers "$(other "$side")" \
+		"$@" >>"$work/$side/log" 2>&1 </dev/null &
 	pid[$side]=$!
 }
 
@@ -194,6 +196,20 @@ for what in 'vcpus: the VM has 2' 'memory: the VM has 96 MiB' 'test-page: the VM
 done
 check migrate-refused-goes-on goes_on a
 
+# Another host than was meant, and clear text that the other side does not want: neither has begun
+# anything, and who waits goes on waiting.
+incoming b
+check migrate-another-name fails moves a peer=c
+check migrate-another-name-says-so grep -q "certificate of 'b', '${address[b]}': another host, expected 'c'" "$work/refused"
+check migrate-clear-is-refused fails moves a clear=true
+check migrate-clear-says-so grep -q 'clear text, expected TLS' "$work/refused"
+check migrate-clear-is-logged grep -q 'evt=vm.move-clear' "$work/a/log"
+check migrate-refused-is-logged grep -q 'evt=vm.move-refused' "$work/b/log"
+check migrate-waits-on kill -0 "${pid[b]}"
+check migrate-refused-goes-on-again goes_on a
+kill -KILL "${pid[b]}"
+wait "${pid[b]}" 2>/dev/null
+
 # Cancelled in the middle.
 check migrate-slow-link slow
 incoming b
@@ -221,6 +237,9 @@ fast
 # There, and back, and there again while it is paused.
 incoming b
 check migrate-there moves a downtime_ms=300
+check migrate-there-is-not-under-the-kernels test "$(field kernel <"$work/report")" = false
+check migrate-there-is-under-tls test "$(field cipher <"$work/report") $(field peer <"$work/report")" = \
+	"TLS_AES_256_GCM_SHA384 ${address[b]}"
 check migrate-there-ends-here ends_with a 7
 check migrate-there-goes-on goes_on b
 check migrate-there-verified verified b
@@ -267,6 +286,7 @@ adds_up() { # the parts of the blackout are all of it
 	done
 	((sum == $(field blackout_ns <"$work/report")))
 }
+modprobe tls # from here on the kernel enciphers what is sent
 start a
 check migrate-disk-boots waits 'the disk load' grep -qs 'guest: disk running' "$work/a/console"
 check migrate-disk-written written a
@@ -284,6 +304,7 @@ check migrate-disk-cancelled-goes-on written a
 incoming b
 check migrate-disk-there moves a verify=true downtime_ms=3000 # a processor in software hashes slowly
 check migrate-disk-there-says-what-verifying-cost costs
+check migrate-disk-there-is-under-the-kernels-tls test "$(field kernel <"$work/report")" = true
 check migrate-disk-there-ends-here ends_with a 7
 check migrate-disk-there-goes-on goes_on b
 check migrate-disk-there-written written b

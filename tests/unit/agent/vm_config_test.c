@@ -168,6 +168,13 @@ static const struct {
 	  "f:3: key 'incoming': value 'localhost:7011': expected ADDRESS:PORT in numbers" },
 	{ "state-dir = /s\nincoming = 127.0.0.1:7011\nrestore = /r",
 	  "f:3: key 'incoming': value '127.0.0.1:7011': expected it without key 'restore'" },
+	{ "state-dir = /s\nincoming = 127.0.0.1:7011",
+	  "f:3: key 'incoming': value '127.0.0.1:7011': expected key 'migrate-peers' with it, or "
+	  "key "
+	  "'migrate-clear' on" },
+	{ "migrate-peers = a *.b",
+	  "f:2: key 'migrate-peers': value 'a *.b': expected a host's name" },
+	{ "migrate-peers = ,", "f:2: key 'migrate-peers': value ',': expected names of hosts" },
 	{ "state-dir = /s\nincoming = 127.0.0.1:7011\nmigrate = off",
 	  "f:3: key 'incoming': value '127.0.0.1:7011': expected key 'migrate' to be on" },
 	{ "migrate = perhaps", "f:2: key 'migrate': value 'perhaps': expected on or off" },
@@ -217,10 +224,12 @@ Test(vm_config, a_machine_that_comes_needs_neither)
 {
 	struct base_error err = { 0 };
 
-	cr_assert_eq(parse("state-dir = /s\nincoming = [::1]:7011\n", &err), 0, "%s", err.text);
+	cr_assert_eq(parse("state-dir = /s\nincoming = [::1]:7011\nmigrate-clear = on\n", &err), 0,
+		     "%s", err.text);
 	cr_assert_str_eq(config.incoming, "[::1]:7011");
 	cr_assert_eq(config.migrate, VM_SWITCH_ON);
-	cr_assert_eq(parse("state-dir = /s\nincoming = 192.0.2.1:1\nkernel = /k\n"
+	cr_assert_eq(parse("state-dir = /s\nincoming = 192.0.2.1:1\nkernel = /k\nmigrate-peers = "
+			   "a,b 192.0.2.2\n"
 			   "restore-force-tsc = on\n",
 			   &err),
 		     0, "%s", err.text);

@@ -35,6 +35,8 @@
 #include "base/thread.h"
 #include "hypervisor/disk/local_store.h"
 #include "migrate/mig_host.h"
+#include "migrate/mig_tls.h"
+#include "tests/support/mig_tls_lab.h"
 
 #define STAYED 7 /* exit code of a child that was let do what it may not */
 
@@ -59,13 +61,15 @@ static void teardown(void)
 
 TestSuite(vm_sandbox, .init = setup, .fini = teardown);
 
-static bool migrates; /* the lock-down of the tests that set it has what a migration needs */
+static bool migrates;       /* the lock-down of the tests that set it has what a migration needs */
+static int tls_dir_fd = -1; /* likewise: a folder of certificates */
 
 static int lock_down(int state_dir_fd)
 {
 	struct vm_sandbox_spec spec = { .state_dir_fd = state_dir_fd,
 					.directory_fds = { -1, -1, -1, -1 },
-					.migrate = migrates };
+					.migrate = migrates,
+					.tls_dir_fd = tls_dir_fd };
 	struct vm_sandbox_facts facts = { 0 };
 	struct base_error err = { 0 };
 	int code = vm_sandbox_enter(&spec, &facts, &err);
@@ -616,6 +620,110 @@ Test(vm_sandbox, a_migration_keeps_to_the_limits_of_the_host)
 	migrates = true;
 	assert_exits(do_host_moves, true, "limits of the host");
 	mig_host_free(moves);
+}
+
+static int tls_pair[2]; /* a connection over loopback */
+
+static void connect_tls_pair(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t bytes = sizeof(address);
+	BASE_CLOSE int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	cr_assert_eq(bind(listener, (struct sockaddr *)&address, sizeof(address)), 0);
+	cr_assert_eq(listen(listener, 1), 0);
+	cr_assert_eq(getsockname(listener, (struct sockaddr *)&address, &bytes), 0);
+	tls_pair[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	cr_assert_eq(connect(tls_pair[0], (struct sockaddr *)&address, sizeof(address)), 0);
+	tls_pair[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	cr_assert_geq(tls_pair[1], 0);
+}
+
+/* One end of it, with the only host's certificate. */
+static struct mig_tls_stream *tls_end(bool is_source)
+{
+	const char *peer = "a";
+	struct mig_tls_options options = {
+		.directory_fd = tls_dir_fd, .is_source = is_source, .peers = &peer, .peer_count = 1
+	};
+	struct mig_tls_stream_options stream = { .fd = tls_pair[is_source ? 0 : 1],
+						 .may_use_kernel = true };
+	struct mig_tls_stream *made = NULL;
+
+	if (mig_tls_new(&options, &stream.tls, NULL) < 0 ||
+	    mig_tls_stream_new(&stream, &made, NULL) < 0)
+		return NULL;
+	return made;
+}
+
+/* All of TLS from the files to a byte that has arrived. */
+static int do_tls(int fd)
+{
+	struct mig_tls_stream *ends[2] = { tls_end(true), tls_end(false) };
+	int codes[2] = { -EAGAIN, -EAGAIN };
+	size_t done = 0;
+	short events = 0;
+	uint8_t byte = 7;
+
+	(void)fd;
+	if (ends[0] == NULL || ends[1] == NULL)
+		return 1;
+	while (codes[0] == -EAGAIN || codes[1] == -EAGAIN)
+		for (int i = 0; i < 2; i++)
+			if (codes[i] == -EAGAIN)
+				codes[i] = mig_tls_stream_greet(ends[i], &events, NULL);
+	if (codes[0] < 0 || codes[1] < 0)
+		return 2;
+	if (mig_tls_stream_write(ends[0], &byte, 1, &done, &events, NULL) < 0 ||
+	    mig_tls_stream_flush(ends[0], &events, NULL) < 0)
+		return 3;
+	byte = 0;
+	do {
+		codes[1] = mig_tls_stream_read(ends[1], &byte, 1, &done, &events, NULL);
+	} while (codes[1] == -EAGAIN);
+	return codes[1] == 0 && byte == 7 ? 0 : 4;
+}
+
+static int do_make_beside_the_key(int fd)
+{
+	(void)fd;
+	(void)openat(tls_dir_fd, "new", O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	return STAYED;
+}
+
+static int do_write_the_key(int fd)
+{
+	(void)fd;
+	(void)openat(tls_dir_fd, "key.pem", O_RDWR | O_CLOEXEC);
+	return STAYED;
+}
+
+static int do_read_the_key(int fd)
+{
+	(void)fd;
+	(void)openat(tls_dir_fd, "key.pem", O_RDONLY | O_CLOEXEC);
+	return STAYED;
+}
+
+Test(vm_sandbox, a_migration_reads_certificates_and_speaks_tls)
+{
+	struct mig_tls_lab lab;
+	char path[MIG_TLS_LAB_PATH_BYTES];
+
+	mig_tls_begin();
+	mig_tls_lab_init(&lab);
+	mig_tls_lab_host(&lab, &(struct mig_tls_lab_host){ .folder = "a", .names = "DNS:a" });
+	mig_tls_lab_path(&lab, "a", "", path);
+	tls_dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	cr_assert_gt(tls_dir_fd, 0);
+	connect_tls_pair();
+	assert_killed(do_read_the_key, "certificates without the key migrate");
+	migrates = true;
+	assert_exits(do_tls, true, "TLS");
+	assert_killed(do_make_beside_the_key, "a file beside the key");
+	assert_killed(do_write_the_key, "the key for writing");
+	mig_tls_lab_fini(&lab);
 }
 
 Test(vm_sandbox, a_migration_may_connect_and_nothing_else)
