@@ -16,7 +16,6 @@
 #include "base/cleanup.h"
 #include "migrate/mig_tls_priv.h"
 
-#define CIPHERS        "TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"
 #define GROUPS         "X25519:P-256:P-384"
 #define SECURITY_LEVEL 2 /* 112 bits: RSA from 2048 */
 #define CHAIN_DEPTH    4
@@ -252,7 +251,7 @@ static bool set_up(SSL_CTX *context, bool is_source)
 		return false;
 	return SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 &&
 	       SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION) == 1 &&
-	       SSL_CTX_set_ciphersuites(context, CIPHERS) == 1 &&
+	       SSL_CTX_set_ciphersuites(context, mig_tls_ciphers()) == 1 &&
 	       SSL_CTX_set1_groups_list(context, groups) == 1 &&
 	       SSL_CTX_set_num_tickets(context, 0) == 1;
 }

@@ -49,6 +49,12 @@ struct mig_tls_stream {
 /* Certificates, key and lists of @directory_fd into @context; and whether they are good. */
 BASE_MUST_CHECK int mig_tls_files_load(SSL_CTX *context, int directory_fd, struct base_error *err);
 
+/* --- mig_tls_cipher.c --- */
+
+/* All that are spoken, the best for this processor first; a destination takes the source's first.
+ */
+const char *mig_tls_ciphers(void);
+
 /* --- mig_tls_bio.c --- */
 
 /* The kind of BIO that reads and writes a stream's socket without waiting; made once. */

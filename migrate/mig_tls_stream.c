@@ -219,15 +219,13 @@ static int fail(struct mig_tls_stream *stream, int result, bool is_write, short 
 		stream->has_failed = true;
 	if (stream->why.code != 0)
 		r = base_fail(err, stream->why.code, "%s", stream->why.text);
-	else if (code == -ECONNRESET && !stream->greeted)
-		r = fail_ended(stream, err);
-	else if (code != 0)
+	else if (code != 0 && (code != -ECONNRESET || stream->greeted))
 		r = base_fail_errno(err, code, "TLS: connection");
 	else if (stream->strays > MIG_TLS_STRAYS_MAX)
 		r = base_fail(err, -EPROTO,
 			      "TLS: %" PRIu32 " messages behind the handshake, expected at most %u",
 			      stream->strays, MIG_TLS_STRAYS_MAX);
-	else if (stream->has_ended)
+	else if (stream->has_ended || code != 0)
 		r = fail_ended(stream, err);
 	else if (stream->out_code != 0)
 		r = base_fail_errno(err, stream->out_code, "TLS: connection");

@@ -3,13 +3,14 @@
  * Memory to memory over loopback TCP through migrate's copy, channels and intake, against a bare
  * loop: send and receive of as many bytes over as many streams with a CRC-32C at both ends.
  *
- *   stream_bench [--quick] [--compression]
+ *   stream_bench [--quick] [--compression | --tls]
  *   stream_bench --bare MIB STREAMS [BLOCK_KIB]    only one bare loop of random data: milliseconds
  *                                                  that passed, and of processors
  *
  * Both begin with touched huge-page memory and end in untouched, so that populating it counts, and
- * both ends are threads of this process.  Runs that are compared take turns.  Then (with
- * --compression only that) with compression as it decides for itself against none, on loopback and
+ * both ends are threads of this process.  Runs that are compared take turns.  Then under TLS
+ * against clear text (with --tls only that), handshakes counted; then (with --compression only
+ * that) with compression as it decides for itself against none, on loopback and
  * on 1 Gbit/s, which is a token bucket on the loopback of a network namespace of this process's own
  * (root).
  */
@@ -32,6 +33,7 @@
 #include "migrate/mig_copy.h"
 #include "tests/support/bench_move.h"
 #include "tests/support/bench_table.h"
+#include "tests/support/mig_tls_lab.h"
 
 #define STREAMS_MAX 4u
 #define TIMEOUT_MS  60000u
@@ -55,6 +57,7 @@ struct bench {
 	uint64_t move_bytes; /* other than never touched; the bare loop moves as many */
 	uint32_t runs;
 	uint64_t *dirty;
+	struct mig_tls *source_tls, *destination_tls; /* of ours; NULL: clear text */
 };
 
 /* One way of moving, in one run. */
@@ -214,16 +217,51 @@ static void *move_receive(void *context)
 	return NULL;
 }
 
-static void links_new(struct stream *stream)
+static struct mig_tls_stream *tls_end(struct mig_tls *tls, int fd)
+{
+	const struct mig_tls_stream_options options = { .tls = tls,
+							.fd = fd,
+							.may_use_kernel = true };
+	struct mig_tls_stream *made = NULL;
+	struct base_error err = { .code = 0 };
+
+	bench_need(mig_tls_stream_new(&options, &made, &err), &err);
+	bench_need(mig_tls_stream_widen(made, &err), &err);
+	return made;
+}
+
+static void greet(struct mig_tls_stream *const ends[2])
+{
+	int codes[2] = { -EAGAIN, -EAGAIN };
+	struct base_error err = { .code = 0 };
+	short events = 0;
+
+	while (codes[0] == -EAGAIN || codes[1] == -EAGAIN)
+		for (int i = 0; i < 2; i++)
+			if (codes[i] == -EAGAIN)
+				codes[i] = mig_tls_stream_greet(ends[i], &events, &err);
+	bench_need(codes[0] < 0 ? codes[0] : codes[1], &err);
+}
+
+static void links_new(const struct bench *bench, struct stream *stream)
 {
 	struct mig_link_options options = { .fd = stream->from_fd,
 					    .is_source = true,
 					    .timeout_ms = TIMEOUT_MS };
+	struct mig_tls_stream *ends[2] = { NULL, NULL };
 	struct base_error err = { .code = 0 };
 
+	if (bench->source_tls != NULL) {
+		ends[0] = tls_end(bench->source_tls, stream->from_fd);
+		ends[1] = tls_end(bench->destination_tls, stream->to_fd);
+		greet(ends);
+	}
+	options.tls = ends[0];
 	bench_need(mig_link_new(&options, &stream->from_link, &err), &err);
+	bench_need(mig_link_greet(stream->from_link, TIMEOUT_MS, &err), &err);
 	options.fd = stream->to_fd;
 	options.is_source = false;
+	options.tls = ends[1];
 	bench_need(mig_link_new(&options, &stream->to_link, &err), &err);
 	mig_link_register(stream->to_link, MIG_REGION_MEMORY, stream->to, stream->size_bytes);
 	mig_link_register(stream->to_link, MIG_REGION_BOUNCE,
@@ -236,13 +274,15 @@ static double move_run(const struct bench *bench, struct stream *streams, uint32
 	struct mig_intake_options intake_options = { .memory = streams[0].to,
 						     .objects = &object,
 						     .object_count = 1,
-						     .channel_count = count };
+						     .channel_count = count,
+						     .bare = bench->source_tls != NULL };
 	struct mig_link *links[STREAMS_MAX];
 	struct mig_copy_options options = { .memory = streams[0].from,
 					    .page_count = object.unit_count,
 					    .links = links,
 					    .channel_count = count,
-					    .compress = bench->compress };
+					    .compress = bench->compress,
+					    .bare = bench->source_tls != NULL };
 	struct mig_intake *intake = NULL;
 	struct mig_copy *copy = NULL;
 	struct mig_copy_counts counts;
@@ -253,7 +293,7 @@ static double move_run(const struct bench *bench, struct stream *streams, uint32
 	bench_need(base_pool_new(count, "mover", &options.pool, &err), &err);
 	for (uint32_t i = 0; i < count; i++) {
 		streams[i].intake = intake;
-		links_new(&streams[i]);
+		links_new(bench, &streams[i]);
 		links[i] = streams[i].from_link;
 		start(&streams[i].receiver, move_receive, &streams[i]);
 	}
@@ -344,6 +384,57 @@ static void compare(const struct bench *bench, enum content content, uint32_t co
 		  bench_median(&cpus[2]));
 	bench_row("  move against the faster bare loop", &ratios, "", "%s",
 		  content == RANDOM ? "goal >= 0.75" : "");
+}
+
+/* Under TLS and in clear text, in turns. */
+static void compare_tls(struct bench *bench, uint32_t count)
+{
+	struct mig_tls *tls[2] = { bench->source_tls, bench->destination_tls };
+	struct bench_series times[2] = { { .count = 0 } };
+	struct bench_series cpus[2] = { { .count = 0 } };
+	struct bench_series ratios = { .count = 0 };
+	double gib = (double)bench->move_bytes / (1 << 30);
+
+	for (uint32_t i = 0; i < bench->runs; i++) {
+		struct cost costs[2];
+
+		for (uint32_t turn = 0; turn < 2; turn++) {
+			uint32_t which = (i + turn) % 2;
+
+			bench->source_tls = which == 0 ? NULL : tls[0];
+			bench->destination_tls = which == 0 ? NULL : tls[1];
+			costs[which] = run(bench, count, 0);
+			bench_add(&times[which], costs[which].seconds / gib * 1e3);
+			bench_add(&cpus[which], costs[which].cpu_seconds / gib);
+		}
+		bench_add(&ratios, costs[1].seconds / costs[0].seconds);
+	}
+	bench->source_tls = tls[0];
+	bench->destination_tls = tls[1];
+	bench_title("TLS: random, %" PRIu64 " MiB, %" PRIu32 " channels", bench->size_bytes >> 20,
+		    count);
+	bench_row("  clear text", &times[0], "ms/GiB", "%.2f s of processors",
+		  bench_median(&cpus[0]));
+	bench_row("  TLS", &times[1], "ms/GiB", "%.2f s of processors", bench_median(&cpus[1]));
+	bench_row("  time, TLS by clear text", &ratios, "", "%s", "goal <= 3");
+}
+
+static void compare_all_tls(struct bench *bench)
+{
+	struct mig_tls_lab lab;
+	struct base_error err = { .code = 0 };
+
+	mig_tls_lab_init(&lab);
+	mig_tls_lab_host(&lab, &(struct mig_tls_lab_host){ .folder = "a", .names = "DNS:a" });
+	bench_need(mig_tls_lab_open(&lab, "a", true, "a", &bench->source_tls, &err), &err);
+	bench_need(mig_tls_lab_open(&lab, "a", false, "a", &bench->destination_tls, &err), &err);
+	fill(bench, RANDOM);
+	for (uint32_t count = 1; count <= STREAMS_MAX; count *= 2)
+		compare_tls(bench, count);
+	mig_tls_free(bench->source_tls);
+	mig_tls_free(bench->destination_tls);
+	bench->source_tls = bench->destination_tls = NULL;
+	mig_tls_lab_fini(&lab);
 }
 
 /* With and without compression, in turns. */
@@ -499,8 +590,12 @@ int main(int argc, char **argv)
 	bench.dirty = malloc(bench.size_bytes / MIG_PAGE_BYTES / 8);
 	if (bench.dirty == NULL)
 		return 1;
-	if (!bench_has_word(argc, argv, "--compression"))
+	if (!bench_has_word(argc, argv, "--compression") && !bench_has_word(argc, argv, "--tls"))
 		compare_all(&bench);
+	if (!bench_has_word(argc, argv, "--compression"))
+		compare_all_tls(&bench);
+	if (bench_has_word(argc, argv, "--tls"))
+		return 0;
 	compare_compressions(&bench, "loopback");
 	if (cap_link())
 		compare_compressions(&bench, "1 Gbit/s");

@@ -41,7 +41,7 @@ Test(mig_tls, two_hosts_that_know_each_other)
 	cr_assert_eq(hears(source, text, sizeof(text), &got), 0);
 	cr_assert_eq(got, 8);
 	mig_tls_stream_facts(source, &facts);
-	cr_assert_str_eq(facts.cipher, "TLS_AES_256_GCM_SHA384");
+	cr_assert_not_null(strstr(mig_tls_ciphers(), facts.cipher));
 	cr_assert_str_eq(facts.peer, "b.example");
 	cr_assert_not(facts.in_kernel); /* a socket of a kind that it does not know */
 	mig_tls_stream_facts(destination, &facts);
