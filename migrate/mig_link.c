@@ -16,6 +16,8 @@
 
 #define TRICKLE_BYTES (64u << 10) /* in a timeout: less is as good as nothing */
 #define TRICKLES_MAX  3u          /* in a row */
+#define AHEAD_BYTES   (64u << 10) /* received beyond a small chunk: a dozen of single pages */
+#define SMALL_BYTES   (16u << 10) /* of a write: copying costs less than a system call */
 
 static int set_timeout(const struct mig_link *link, int option, struct base_error *err)
 {
@@ -65,9 +67,11 @@ int mig_link_new(const struct mig_link_options *options, struct mig_link **ret_l
 	link->is_control = options->is_control;
 	link->timeout_ms = options->timeout_ms;
 	link->body = malloc(MIG_BODY_BYTES_MAX);
+	link->ahead = malloc(AHEAD_BYTES);
 	if (link->tls != NULL)
 		link->record = malloc(MIG_TLS_RECORD_BYTES);
-	if (link->body == NULL || (link->tls != NULL && link->record == NULL))
+	if (link->body == NULL || link->ahead == NULL ||
+	    (link->tls != NULL && link->record == NULL))
 		r = base_fail(err, -ENOMEM, "migration channel: %u bytes", MIG_BODY_BYTES_MAX);
 	if (r == 0)
 		r = set_mode(link, err);
@@ -91,6 +95,7 @@ void mig_link_free(struct mig_link *link)
 		mig_tls_stream_goodbye(link->tls);
 	mig_tls_stream_free(link->tls);
 	free(link->record);
+	free(link->ahead);
 	free(link->body);
 	free(link);
 }
@@ -343,41 +348,58 @@ static int receive_all(struct mig_link *link, uint8_t *to, uint64_t size_bytes, 
 	return r;
 }
 
+/* What is here of the next @size_bytes. */
+static size_t take_ahead(struct mig_link *link, uint8_t *to, size_t size_bytes)
+{
+	size_t have_bytes = link->ahead_bytes < size_bytes ? link->ahead_bytes : size_bytes;
+
+	memcpy(to, link->ahead + link->ahead_at, have_bytes);
+	link->ahead_at += have_bytes;
+	link->ahead_bytes -= have_bytes;
+	return have_bytes;
+}
+
 static int receive(struct mig_link *link, uint8_t *to, uint64_t size_bytes, bool begun,
 		   struct base_error *err)
 {
+	size_t have_bytes = take_ahead(link, to, size_bytes);
+
+	to += have_bytes;
+	size_bytes -= have_bytes;
+	begun = begun || have_bytes > 0;
 	return link->tls != NULL ? mig_link_tls_receive(link, to, size_bytes, begun, err)
 				 : receive_all(link, to, size_bytes, begun, err);
 }
 
 static int receive_header(struct mig_link *link, uint8_t *ret_header, struct base_error *err)
 {
-	size_t have_bytes = link->ahead_bytes;
-
-	link->ahead_bytes = 0;
-	memcpy(ret_header, link->ahead, have_bytes);
-	return receive(link, ret_header + have_bytes, MIG_FRAME_BYTES - have_bytes, have_bytes > 0,
-		       err);
+	if (atomic_load(&link->cancelled)) /* there may be many here */
+		return mig_link_fail(link, 0, "received", err);
+	return receive(link, ret_header, MIG_FRAME_BYTES, false, err);
 }
 
-/* Exactly @size_bytes, the rest of a frame, and of the header behind it what has come: halves the
- * system calls of small chunks.  @followed: something always comes behind, so wait for both. */
+/*
+ * Exactly @size_bytes, the rest of a frame, and what has come of the frames behind it: the header,
+ * which halves the system calls of chunks, and behind small ones several others.  @followed:
+ * something always comes behind, so wait for both.
+ */
 static int receive_body(struct mig_link *link, uint8_t *to, size_t size_bytes, bool followed,
 			struct base_error *err)
 {
 	uint32_t trickles = 0;
+	size_t taken = 0;
 	int r = 0;
 
 	if (link->tls != NULL) /* has it in larger pieces already */
 		return mig_link_tls_receive(link, to, size_bytes, true, err);
-	while (r == 0 && size_bytes > 0) {
+	for (taken = take_ahead(link, to, size_bytes); taken < size_bytes;) {
 		struct iovec parts[2] = {
-			{ .iov_base = to, .iov_len = size_bytes },
-			{ .iov_base = link->ahead, .iov_len = sizeof(link->ahead) },
+			{ .iov_base = to + taken, .iov_len = size_bytes - taken },
+			{ .iov_base = link->ahead,
+			  .iov_len = !followed && link->small ? AHEAD_BYTES : MIG_FRAME_BYTES },
 		};
 		struct msghdr message = { .msg_iov = parts, .msg_iovlen = 2 };
 		ssize_t got = recvmsg(link->fd, &message, followed ? MSG_WAITALL : 0);
-		size_t taken = 0;
 
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -389,14 +411,17 @@ static int receive_body(struct mig_link *link, uint8_t *to, size_t size_bytes, b
 				"migration channel: the other side has ended it in the middle");
 		atomic_fetch_add_explicit(&link->received_bytes, (uint64_t)got,
 					  memory_order_relaxed);
-		taken = (size_t)got < size_bytes ? (size_t)got : size_bytes;
-		link->ahead_bytes = (size_t)got - taken;
-		to += taken;
-		size_bytes -= taken;
-		if (size_bytes > 0 && followed) /* others come in pieces, and are small */
+		taken += (size_t)got;
+		if (taken >= size_bytes) {
+			link->ahead_at = 0;
+			link->ahead_bytes = taken - size_bytes;
+		} else if (followed) { /* others come in pieces, and are small */
 			r = mig_link_look_at_pace(link, (uint64_t)got, &trickles, "received", err);
+			if (r < 0)
+				return r;
+		}
 	}
-	return r;
+	return 0;
 }
 
 static void touch(struct mig_link_region *region, uint64_t from, uint64_t to)
@@ -437,6 +462,7 @@ static int place(struct mig_link *link, const struct mig_frame *frame, struct ba
 				 frame->body_bytes, frame->offset_bytes, frame->region,
 				 region->size_bytes);
 #endif
+	link->small = link->small && frame->body_bytes <= SMALL_BYTES;
 	touch(region, frame->offset_bytes, frame->offset_bytes + frame->body_bytes);
 	r = receive_body(link, region->memory + frame->offset_bytes, frame->body_bytes, true, err);
 	if (r == 0)
@@ -492,6 +518,7 @@ int mig_link_receive(struct mig_link *link, struct mig_received *ret_received,
 		return fail_again(link, link->receive_failed, err);
 	for (uint32_t i = 1; i < MIG_REGIONS_MAX; i++)
 		link->regions[i].loose_to = link->regions[i].loose_from = 0;
+	link->small = true;
 	link->receive_failed = receive_message(link, ret_received, err);
 	return link->receive_failed;
 }

@@ -26,8 +26,10 @@ struct mig_link {
 	atomic_uint_fast64_t sent_bytes;
 	atomic_uint_fast64_t received_bytes;
 	atomic_uint_fast64_t written_bytes;
-	uint8_t ahead[MIG_FRAME_BYTES]; /* of the next frame's header: came with a body */
+	uint8_t *ahead; /* what came with a body and belongs behind it: @ahead_bytes at @ahead_at */
+	size_t ahead_at;
 	size_t ahead_bytes;
+	bool small;                 /* so are the writes of the message that is received */
 	struct mig_tls_stream *tls; /* NULL: clear text */
 	bool in_kernel;             /* it enciphers what is sent here as clear text */
 	uint8_t *record;            /* TLS: of small parts, until there is enough of them */
