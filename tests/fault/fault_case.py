@@ -140,15 +140,16 @@ def unmount(folder):
 class Case:
     """@steps: side -> NAME:SKIP or rule=TEXT; the fault comes when the first of them is reached,
     but with @before, a pair of side and command: that is said there, and the fault comes at the
-    other one.  @keys: side -> further keys."""
+    other one.  @keys: side -> further keys.  @tls: sides that speak TLS, with made-up certificates."""
 
-    def __init__(self, name, fault, steps, before=None, keys=None, must=None):
+    def __init__(self, name, fault, steps, before=None, keys=None, must=None, tls=()):
         self.name = name
         self.fault = fault
         self.steps = steps
         self.before = before
         self.keys = keys or {}
         self.must = must  # how it has to end, where that is certain
+        self.tls = tls
 
     def title(self):
         return f"{self.name} / {self.fault}"
@@ -183,6 +184,8 @@ class Run:  # pylint: disable=too-many-instance-attributes
             keys.append(step if step.startswith("rule=") else f"step={step}")
         if side == "source":
             keys.append("create=1")
+        if side in self.case.tls:
+            keys.append("tls=" + os.path.join(os.path.dirname(self.folder), "tls", side))
         timeout = str(5000 if self.case.fault == "none" else TIMEOUT_MS)
         args = [side, self.path(side), os.path.join(self.folder, "witness"), str(PORT), timeout]
         self.hosts[side] = Host(self.program, side, args + keys, self.log)
@@ -269,6 +272,12 @@ class Run:  # pylint: disable=too-many-instance-attributes
         elif kind == "late":  # both sides wait for as long as it takes
             time.sleep(LONGER_S)
             self.go()
+        elif kind == "refused":  # the source is told so; who waits there goes on, until it is told
+            if not self.hosts["source"].wait(10, "end failed"):
+                raise Bad("the source does not hear that it is refused")
+            if self.hosts["destination"].is_over():
+                raise Bad("the destination has ended because of a stranger")
+            self.hosts["destination"].tell("give-up")
         elif kind not in ("none", "flip", "lost"):
             raise ValueError(kind)
 

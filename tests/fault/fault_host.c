@@ -7,8 +7,9 @@
  *	fault_host boot FOLDER WITNESS
  *
  * Keys: create=1 (a new image), step=NAME:SKIP, rule=... (fault_net.h), lose-before=N,
- * lose-after=N, give-up=MS.  Lines on standard input: move, go, cut, heal, cancel, nomem N,
- * status, stop.
+ * lose-after=N, give-up=MS, tls=FOLDER (of certificates; without it clear text), peer=NAME (that
+ *the other side has to have; else source or destination).  Lines on standard input: move, go, cut,
+ *heal, cancel, nomem N, status, stop.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -43,6 +44,9 @@ static struct {
 	uint32_t give_up_ms;
 	bool create;
 	char step[40];
+	char tls_folder[256]; /* "": clear text */
+	char tls_peer[64];
+	struct mig_tls *tls;
 	struct mig_out *out;
 	struct mig_in *in;
 	struct mig_arbiter arbiter;
@@ -84,9 +88,31 @@ static void *move_out(void *context)
 	return NULL;
 }
 
+/* NULL: clear text. */
+static struct mig_tls *make_tls(bool is_source)
+{
+	const char *peer = host.tls_peer[0] != '\0' ? host.tls_peer
+			   : is_source              ? "destination"
+						    : "source";
+	struct mig_tls_options options = { .is_source = is_source,
+					   .peers = &peer,
+					   .peer_count = 1 };
+	struct mig_tls *tls = NULL;
+	struct base_error err = { 0 };
+	BASE_CLOSE int fd = -1;
+
+	if (host.tls_folder[0] == '\0')
+		return NULL;
+	fd = open(host.tls_folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	options.directory_fd = fd;
+	if (mig_tls_new(&options, &tls, &err) < 0)
+		base_bug("%s", err.text);
+	return tls;
+}
+
 static void begin_out(void)
 {
-	const struct mig_out_options options = {
+	struct mig_out_options options = {
 		.vm = &fault_source,
 		.vm_context = &host.vm,
 		.connect = fault_net_connect,
@@ -99,6 +125,7 @@ static void begin_out(void)
 	};
 	struct base_error err = { 0 };
 
+	options.tls = host.tls = make_tls(true);
 	base_random_bytes(host.vm.id, sizeof(host.vm.id));
 	fault_net_init(host.port, host.timeout_ms);
 	if (mig_keep_init(&host.vm.keep, host.vm.records, FAULT_NAME, host.vm.peer, host.vm.id,
@@ -148,6 +175,7 @@ static void begin_in(void)
 	    vm_address_listen(&address, &host.listen_fd, &err) < 0)
 		base_bug("%s", err.text);
 	options.listen_fd = host.listen_fd;
+	options.tls = host.tls = make_tls(false);
 	if (mig_in_new(&options, &host.in, &err) < 0 ||
 	    base_thread_start(&host.thread, "migrate", move_in, NULL, &err) < 0)
 		base_bug("%s", err.text);
@@ -244,6 +272,10 @@ static void take_key(const char *key, const char *value)
 		atomic_store(&host.vm.lose_before, (int)number);
 	} else if (strcmp(key, "lose-after") == 0) {
 		atomic_store(&host.vm.lose_after, (int)number);
+	} else if (strcmp(key, "tls") == 0) {
+		(void)snprintf(host.tls_folder, sizeof(host.tls_folder), "%s", value);
+	} else if (strcmp(key, "peer") == 0) {
+		(void)snprintf(host.tls_peer, sizeof(host.tls_peer), "%s", value);
 	} else if (strcmp(key, "give-up") == 0) {
 		host.give_up_ms = number;
 	} else {

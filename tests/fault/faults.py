@@ -92,12 +92,30 @@ def rest():
                        keys={"destination": [f"lose-{when}={count}"]})
 
 
+def tls_cases():
+    """The same over TLS, where a step and not a frame says when; and those who are not let in."""
+    both = ("source", "destination")
+    yield Case("tls: no fault", "none", {}, must="moved", tls=both)
+    for name, at, before in steps():
+        if "rule=" in at.get("source", ""):
+            continue
+        for fault in EACH + ["blink", "silence", "cancel", "freeze source", "freeze destination"]:
+            yield Case(f"tls: {name}", fault, at, before, tls=both)
+        for side in both:
+            yield Case(f"tls: {name}", f"nomem {side} 0", at, before, tls=both)
+    for side in both:
+        yield Case(f"tls: {side} expects another host", "refused", {}, keys={side: ["peer=other"]},
+                   must="stayed", tls=both)
+        yield Case(f"tls: {side} only", "refused", {}, must="stayed", tls=(side,))
+
+
 def all_cases():
     yield Case("no fault", "none", {}, must="moved")
     for name, at, before in steps():
         for fault in EACH:
             yield Case(name, fault, at, before)
     yield from rest()
+    yield from tls_cases()
 
 
 # What every run has.
@@ -109,6 +127,8 @@ SHORT = re.compile(
     r"|destination asked:0 / (freeze source|freeze destination|silence)"
     r"|destination check:0 / full destination|source promise:0 / full source"
     r"|destination activating:0 / nomem destination 0|source take-back:0 .cancelled. / kill source"
+    r"|tls: (no fault / none|.* / refused"
+    r"|(source (image-read|give-up):0|destination (check|asked):0) / (cut|kill source|kill destination))"
     r"|5 answers lost (before|after) / lost)$")
 
 
@@ -117,6 +137,8 @@ def run_part(args, cases):
     set_loopback(True)
     worst = 0
     with tempfile.TemporaryDirectory(prefix="fault-") as folder:
+        subprocess.run([os.path.join(ROOT, "deploy/tls-ca"), os.path.join(folder, "tls"), "source", "destination"],
+                       check=True)
         for number, case in cases:
             for _ in range(5):  # on a machine that is busy a timeout may come first
                 run = Run(case, number, args.host, args.cli, os.path.join(folder, str(number)))
