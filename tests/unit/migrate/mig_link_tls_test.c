@@ -412,7 +412,7 @@ Test(mig_link_tls, no_memory)
 {
 	struct mig_link *link = NULL;
 
-	for (unsigned int k = 0; k < 3; k++) {
+	for (unsigned int k = 0; k < 4; k++) {
 		struct mig_link_options options = { .fd = fds[0] };
 
 		if (streams[0] == NULL)
