@@ -295,6 +295,7 @@ json_t *vm_move_report_json(const struct vm_move *move)
 	put_verify(object, move);
 	put_forecast(object, move);
 	(void)json_object_set_new(object, "tls", line_json(&report->line));
+	vm_move_put_post(object, move);
 	return object;
 }
 
@@ -388,6 +389,7 @@ int vm_move_in_new(const struct vm_move_options *options, int listen_fd, struct 
 	move->arbiter =
 		(struct mig_arbiter){ .ask = register_ask, .read = register_read, .context = move };
 	in.arbiter = &move->arbiter;
+	vm_move_post_options(move, &in);
 	code = mig_in_new(&in, &move->in, err);
 	if (code < 0)
 		return code;

@@ -47,6 +47,7 @@ struct vm_move_options {
 	struct vm_move_gate *gate;      /* source */
 	int state_fd;                   /* a file in memory: the device state */
 	int state_dir_fd;               /* the state directory */
+	int fault_fd;                   /* destination: of mig_faults_open(); -1: no post-copy */
 	uint64_t epoch;                 /* of the VM here; 0: none that anybody keeps */
 	bool leash_bound;               /* to that epoch */
 	bool (*may_act)(void *context); /* the leash's gate; any thread */
@@ -92,6 +93,9 @@ BASE_MUST_CHECK int vm_move_out_begin(const struct vm_move_options *options,
 				      struct vm_move **ret_move, struct base_error *err);
 /* Any thread; again is fine. */
 void vm_move_cancel(struct vm_move *move);
+/* By post-copy now, where the move may: docs/migrate/postcopy.md.  Any thread.  -EPROTO it may not.
+ */
+BASE_MUST_CHECK int vm_move_post_now(struct vm_move *move, struct base_error *err);
 /* Whether it is over: then vm_move_out_end() tells how. */
 bool vm_move_is_over(const struct vm_move *move);
 /* MIG_OUT_*, with @err and @findings (borrowed until free) unless it moved. */
@@ -115,6 +119,13 @@ BASE_MUST_CHECK int vm_move_in_run(struct vm_move *move, uint64_t *ret_epoch,
 				   struct base_error *err);
 /* The user wants it to end.  Any thread. */
 void vm_move_give_up(struct vm_move *move);
+/* Take in the pages that come after the VM, if any do; any thread, one at a time.  False: some are
+ * missing, and nobody will bring them: what runs here cannot go on, and must not. */
+BASE_MUST_CHECK bool vm_move_fill(struct vm_move *move);
+/* Whether some are missing now; any thread. */
+bool vm_move_is_filling(struct vm_move *move);
+/* Figures of that; NULL: no memory.  Any thread. */
+json_t *vm_move_fill_json(struct vm_move *move);
 /* Answer a source that has not heard of the end.  Any thread, one at a time. */
 void vm_move_linger(struct vm_move *move);
 

@@ -163,6 +163,14 @@ static int put_state(struct vm_move *move, const uint8_t *bytes, size_t size_byt
 	return r < 0 ? base_fail_errno(err, r, "state of the move") : 0;
 }
 
+/* Nothing touches memory ahead any more: it would wait for pages that nobody has asked for. */
+static void settle(void *vm)
+{
+	struct vm_move *move = vm;
+
+	vm_ahead_stop(base_take(&move->ahead));
+}
+
 static int check(void *vm, const uint8_t *state, size_t state_bytes, struct base_error *err)
 {
 	struct vm_move *move = vm;
@@ -280,6 +288,7 @@ const struct mig_destination_vm vm_move_destination = {
 		  .map = image_map,
 		  .read = image_read },
 	.came = came,
+	.settle = settle,
 	.check = check,
 	.run = run,
 	.release = release,

@@ -67,6 +67,13 @@ BASE_MUST_CHECK int vm_move_images_making(void *context, const char *const *name
 void vm_move_images_came(struct vm_move *move);
 void vm_move_images_gone(struct vm_move *move);
 
+/* --- vm_migrate_post.c --- */
+
+/* Source: figures of post-copy; nothing without. */
+void vm_move_put_post(json_t *object, const struct vm_move *move);
+/* Destination: whether pages may come after the VM, and where to. */
+void vm_move_post_options(const struct vm_move *move, struct mig_in_options *options);
+
 extern const struct mig_source_vm vm_move_source;           /* context: the move */
 extern const struct mig_destination_vm vm_move_destination; /* likewise */
 

@@ -277,6 +277,23 @@ static int run(void *vm, uint64_t epoch, struct base_error *err)
 	return 0;
 }
 
+/* It runs there, before all of its memory is there.  What is here is read only from now on. */
+static void serve(void *vm)
+{
+	struct vm_move *move = vm;
+	struct base_error why = { 0 };
+
+	/* safety: from here on nothing in this process runs it, and no start with these records
+	 * will, whatever becomes of the pages. */
+	hv_machine_end(move->options.machine);
+	move->released = true;
+	if (mig_promise_end(&move->keep, true, move->epoch, &why) < 0) /* once more at the end */
+		base_log(BASE_LOG_WARNING, "vm.move-record", "vm=%s why=%s",
+			 move->options.config->name, base_log_str(why.text));
+	base_log(BASE_LOG_NOTICE, "vm.postcopy-serving", "vm=%s to=%s", move->options.config->name,
+		 move->request.to.text);
+}
+
 /* The memory goes with the process, which has nothing else to do now. */
 static void release(void *vm)
 {
@@ -343,6 +360,7 @@ const struct mig_source_vm vm_move_source = {
 	.state = state,
 	.let_go = let_go,
 	.run = run,
+	.serve = serve,
 	.release = release,
 	.promise = promise,
 	.resolved = resolved,

@@ -13,6 +13,7 @@
 #include <linux/if_tun.h>
 #include <linux/kvm.h>
 #include <linux/tls.h>
+#include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -366,6 +367,11 @@ static int add_migrate(scmp_filter_ctx filter, const struct vm_sandbox_spec *spe
 		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, IPPROTO_TCP), INT_ARG(2, TCP_NODELAY) } },
 		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, IPPROTO_TCP), INT_ARG(2, TCP_ULP) } },
 		{ SCMP_SYS(setsockopt), 2, { INT_ARG(1, SOL_TLS), INT_ARG(2, TLS_TX) } },
+		/* pages that come after it */
+		{ SCMP_SYS(ioctl), 1, { INT_ARG(1, UFFDIO_REGISTER) } },
+		{ SCMP_SYS(ioctl), 1, { INT_ARG(1, UFFDIO_UNREGISTER) } },
+		{ SCMP_SYS(ioctl), 1, { INT_ARG(1, UFFDIO_CONTINUE) } },
+		{ SCMP_SYS(ioctl), 1, { INT_ARG(1, UFFDIO_WAKE) } },
 		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_OFD_SETLK) } }, /* the host's limits */
 		{ SCMP_SYS(fcntl), 1, { INT_ARG(1, F_OFD_GETLK) } },
 	};

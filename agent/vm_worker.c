@@ -317,6 +317,7 @@ enum vm_exit vm_worker_run(const struct vm_config *config, struct base_error *er
 		.move_state_fd = -1,
 		.listen_fd = -1,
 		.tls_dir_fd = -1,
+		.fault_fd = -1,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 		.gate = { .lock = PTHREAD_MUTEX_INITIALIZER },
 	};

@@ -231,6 +231,14 @@ HANDLER(handle_migrate_cancel)
 	return vm_worker_migrate_cancel(context, err);
 }
 
+HANDLER(handle_migrate_post)
+{
+	(void)call;
+	(void)request;
+	(void)ret_result;
+	return vm_worker_migrate_post(context, err);
+}
+
 HANDLER(handle_migrate_status)
 {
 	(void)call;
@@ -408,6 +416,7 @@ const struct vm_command vm_worker_commands[] = {
 		      { "clear", VM_ARG_SWITCH, false } } },
 	  .handle = handle_migrate },
 	{ .spec = { "migrate-cancel", NO_ARGS }, .handle = handle_migrate_cancel },
+	{ .spec = { "migrate-postcopy", NO_ARGS }, .handle = handle_migrate_post },
 	{ .spec = { "migrate-status", NO_ARGS }, .handle = handle_migrate_status },
 	{ .spec = { "devices", NO_ARGS }, .handle = handle_devices },
 	{ .spec = { "dump", NO_ARGS }, .handle = handle_dump },

@@ -15,6 +15,7 @@
 #include "agent/vm_worker_priv.h"
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "migrate/mig_faults.h"
 
 #define ROUND_LOOK_NS (500 * BASE_NS_PER_MS) /* how often subscribers hear of rounds at most */
 
@@ -48,6 +49,17 @@ static int check_records(struct vm_worker *worker, struct base_error *err)
 	return 0;
 }
 
+/* While there is a privilege for it.  Without, a source that wants post-copy is told before a byte
+ * moves. */
+static void open_faults(struct vm_worker *worker)
+{
+	struct base_error why = { 0 };
+
+	if (mig_faults_open(&worker->fault_fd, &why) < 0)
+		base_log(BASE_LOG_NOTICE, "vm.postcopy-none", "vm=%s why=%s", worker->config->name,
+			 base_log_str(why.text));
+}
+
 int vm_worker_move_open(struct vm_worker *worker, struct base_error *err)
 {
 	const struct vm_config *config = worker->config;
@@ -77,6 +89,7 @@ int vm_worker_move_open(struct vm_worker *worker, struct base_error *err)
 		return base_fail_errno(err, -errno, "memory file for moves");
 	if (config->incoming[0] == '\0')
 		return 0;
+	open_faults(worker);
 	code = vm_address_parse(config->incoming, &address, err);
 	if (code == 0)
 		code = vm_address_listen(&address, &worker->listen_fd, err);
@@ -102,6 +115,7 @@ static struct vm_move_options move_options(struct vm_worker *worker)
 		.gate = &worker->gate,
 		.state_fd = worker->move_state_fd,
 		.state_dir_fd = worker->state_dir_fd,
+		.fault_fd = worker->fault_fd,
 		.epoch = worker->epoch,
 		.leash_bound = worker->config->leash_page_fd >= 0,
 		.may_act = vm_worker_may_act,
@@ -121,6 +135,7 @@ void vm_worker_move_free(struct vm_worker *worker)
 	base_closep(&worker->move_state_fd);
 	base_closep(&worker->listen_fd);
 	base_closep(&worker->tls_dir_fd);
+	base_closep(&worker->fault_fd);
 }
 
 void vm_worker_move_stop(struct vm_worker *worker)
@@ -131,8 +146,10 @@ void vm_worker_move_stop(struct vm_worker *worker)
 		BASE_LOCKED(&worker->lock);
 
 		worker->arrival_unwanted = true;
-		if (worker->loading)
-			arrival = worker->arrival;
+		worker->arrival_exit = worker->exit_code;
+		arrival = worker->arrival;
+		if (!worker->loading && arrival != NULL && !vm_move_is_filling(arrival))
+			arrival = NULL;
 	}
 	if (arrival != NULL)
 		vm_move_give_up(arrival);
@@ -140,9 +157,20 @@ void vm_worker_move_stop(struct vm_worker *worker)
 		vm_move_cancel(worker->move);
 }
 
+/* Whether the VM runs here and some of its pages are not. */
+static bool is_filling(const struct vm_worker *worker)
+{
+	return !worker->loading && worker->arrival != NULL && vm_move_is_filling(worker->arrival);
+}
+
 int vm_worker_refuse_moving(const struct vm_worker *worker, const char *command,
 			    struct base_error *err)
 {
+	if (is_filling(worker))
+		return base_fail(err, -EAGAIN,
+				 "command '%s': pages of the machine are still coming: expected it "
+				 "when all are here",
+				 command);
 	if (worker->move == NULL)
 		return 0;
 	return base_fail(err, -EAGAIN,
@@ -175,9 +203,12 @@ static int late_arg(const struct vm_arg *arg, enum mig_late *late, struct base_e
 		*late = MIG_LATE_SWITCH;
 	else if (strcmp(arg->text, "cancel") == 0)
 		*late = MIG_LATE_CANCEL;
+	else if (strcmp(arg->text, "postcopy") == 0)
+		*late = MIG_LATE_POSTCOPY;
 	else
 		return base_fail(err, -EINVAL,
-				 "command 'migrate': argument 'late': expected switch or cancel");
+				 "command 'migrate': argument 'late': expected switch, cancel or "
+				 "postcopy");
 	return 0;
 }
 
@@ -275,6 +306,10 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 	move.keep = request->args[10].flag;
 	move.channel_count = (uint32_t)channels;
 	move.verify = request->args[9].given && request->args[9].flag;
+	if (code == 0 && move.verify && move.late == MIG_LATE_POSTCOPY)
+		code = base_fail(err, -EINVAL,
+				 "command 'migrate': argument 'verify': expected none with "
+				 "late=postcopy");
 	if (code == 0)
 		*ret_move = move;
 	return code;
@@ -365,10 +400,20 @@ int vm_worker_migrate_cancel(struct vm_worker *worker, struct base_error *err)
 	return 0;
 }
 
+int vm_worker_migrate_post(struct vm_worker *worker, struct base_error *err)
+{
+	if (worker->move == NULL)
+		return base_fail(err, -EPROTO, "command 'migrate-postcopy': no move is under way");
+	return vm_move_post_now(worker->move, err);
+}
+
 json_t *vm_worker_migrate_status(struct vm_worker *worker)
 {
-	return worker->move != NULL ? vm_move_progress_json(worker->move)
-				    : json_pack("{s:s}", "state", "none");
+	if (worker->move != NULL)
+		return vm_move_progress_json(worker->move);
+	if (is_filling(worker))
+		return vm_move_fill_json(worker->arrival);
+	return json_pack("{s:s}", "state", "none");
 }
 
 void vm_worker_move_look(void *context)
@@ -480,10 +525,36 @@ void vm_worker_move_news(struct vm_worker *worker)
 
 /* --- destination --- */
 
+static void tell_filled(struct vm_worker *worker)
+{
+	json_t *figures = vm_move_fill_json(worker->arrival);
+
+	base_log(BASE_LOG_NOTICE, "vm.postcopy-complete",
+		 "vm=%s pages=%lld faults=%lld p99_us=%lld longest_us=%lld", worker->config->name,
+		 json_integer_value(json_object_get(figures, "owed_pages")),
+		 json_integer_value(json_object_get(figures, "waits")),
+		 json_integer_value(json_object_get(figures, "wait_p99_ns")) /
+			 (long long)BASE_NS_PER_US,
+		 json_integer_value(json_object_get(figures, "wait_longest_ns")) /
+			 (long long)BASE_NS_PER_US);
+	json_decref(figures);
+}
+
 static void linger(void *context)
 {
 	struct vm_worker *worker = context;
+	bool filled = vm_move_is_filling(worker->arrival);
 
+	if (!vm_move_fill(worker->arrival)) {
+		/* safety: a processor that waits for a page would go on with an old one, were it
+		 * let go: nothing of this process may run any more, orderly or not. */
+		BASE_LOCKED(&worker->lock);
+
+		base_log(BASE_LOG_ERR, "vm.postcopy-lost", "vm=%s", worker->config->name);
+		_exit((int)(worker->arrival_unwanted ? worker->arrival_exit : VM_EXIT_CRASHED));
+	}
+	if (filled)
+		tell_filled(worker);
 	vm_move_linger(worker->arrival);
 }
 

@@ -114,6 +114,7 @@ struct vm_worker {
 	int move_state_fd; /* a file in memory, for the device state of a move */
 	int listen_fd;     /* where a move comes to */
 	int tls_dir_fd;    /* certificates for moves */
+	int fault_fd;      /* for pages that come after it */
 	int swept_count;   /* files that killed saves left in the state directory */
 
 	struct base_loop *loop;
@@ -154,8 +155,9 @@ struct vm_worker {
 	struct vm_call move_call;    /* who asked for it */
 	uint32_t move_round;         /* that subscribers have heard of */
 	struct base_loop_timer *move_timer;
-	struct vm_move *arrival; /* to here; set under lock by the job that waits for it */
-	bool arrival_unwanted;   /* under lock */
+	struct vm_move *arrival;   /* to here; set under lock by the job that waits for it */
+	bool arrival_unwanted;     /* under lock */
+	enum vm_exit arrival_exit; /* under lock: how this worker ends, if it is */
 
 	atomic_uint news; /* enum vm_news; any thread */
 
@@ -284,6 +286,7 @@ BASE_MUST_CHECK int vm_worker_arrive(struct vm_worker *worker, struct base_error
 BASE_MUST_CHECK int vm_worker_migrate(struct vm_worker *worker, const struct vm_call *call,
 				      const struct vm_request *request, struct base_error *err);
 BASE_MUST_CHECK int vm_worker_migrate_cancel(struct vm_worker *worker, struct base_error *err);
+BASE_MUST_CHECK int vm_worker_migrate_post(struct vm_worker *worker, struct base_error *err);
 json_t *vm_worker_migrate_status(struct vm_worker *worker); /* NULL: no memory */
 /* -EAGAIN while the VM is being moved: @command would change what moves. */
 BASE_MUST_CHECK int vm_worker_refuse_moving(const struct vm_worker *worker, const char *command,

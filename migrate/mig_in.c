@@ -382,13 +382,18 @@ static bool has_parted(struct mig_in *in)
 	return !in->was_ready || in->parted;
 }
 
+void mig_in_fill(struct mig_in *in)
+{
+	while (in->machine.state == MIG_DST_FILLING)
+		next(in, BASE_TIME_NEVER);
+	leave_host(in);
+}
+
 void mig_in_linger(struct mig_in *in, uint32_t most_ms)
 {
 	uint64_t most_ns = 0;
 
-	while (in->machine.state == MIG_DST_FILLING)
-		next(in, BASE_TIME_NEVER);
-	leave_host(in);
+	mig_in_fill(in);
 	base_assert(mig_destination_is_over(&in->machine));
 	most_ns = mig_in_now() + most_ms * BASE_NS_PER_MS;
 	in->retry_ns = BASE_TIME_NEVER;

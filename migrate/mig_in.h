@@ -53,17 +53,18 @@ enum mig_in_end {
 BASE_MUST_CHECK int mig_in_new(const struct mig_in_options *options, struct mig_in **ret_in,
 			       struct base_error *err);
 /* Blocks until the end.  After RUNNING the source may still ask, or pages may still come:
- * mig_in_linger(). */
+ * mig_in_fill() and mig_in_linger(), from one thread. */
 enum mig_in_end mig_in_run(struct mig_in *in, uint64_t *ret_epoch, struct base_error *err);
-/* Take in what still comes, without a limit; then answer a source that has not heard of the end,
- * until it has, or for @most_ms. */
+/* Take in the pages that still come, without a limit.  Nothing to do where none do. */
+void mig_in_fill(struct mig_in *in);
+/* The same; then answer a source that has not heard of the end, until it has, or for @most_ms. */
 void mig_in_linger(struct mig_in *in, uint32_t most_ms);
 void mig_in_give_up(struct mig_in *in);
 /* Whether pages of the VM are still at the source; then how many, and what there was.  Any thread.
  */
 bool mig_in_is_filling(struct mig_in *in, uint64_t *ret_left_pages,
 		       struct mig_complete *ret_counts);
-/* After mig_in_linger(): pages are missing, and nobody will bring them: it cannot go on. */
+/* After mig_in_fill(): pages are missing, and nobody will bring them: it cannot go on. */
 bool mig_in_is_broken(struct mig_in *in);
 void mig_in_free(struct mig_in *in); /* NULL is fine */
 

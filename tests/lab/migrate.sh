@@ -174,6 +174,14 @@ slow() { # a link over which a move takes a minute
 	ip netns exec gw-a tc qdisc replace dev gw-va root tbf rate 8mbit burst 64k latency 400ms
 }
 
+medium() { # a link over which a move takes seconds
+	ip netns exec gw-a tc qdisc replace dev gw-va root tbf rate 80mbit burst 64k latency 50ms
+}
+
+serving() { # it runs at b, and not all of its memory is there
+	[[ $(ctl a migrate-status | field state) == serving ]]
+}
+
 fast() {
 	ip netns exec gw-a tc qdisc del dev gw-va root
 }
@@ -321,13 +329,34 @@ check migrate-limits-are-kept fails grep -q 'evt=vm.move-host-none' "$work/a/log
 check migrate-disk-back-written written a
 check migrate-disk-back-verified verified a
 
+# By post-copy, over a link that is cut meanwhile: it runs there before all of its memory has come.
+medium
+incoming b
+moves a late=postcopy downtime_ms=1 time_limit_ms=1 &
+mover=$!
+check migrate-postcopy-serves waits 'serving' serving
+check migrate-postcopy-cannot-be-cancelled ctl a migrate-cancel
+ip -n gw-b link set gw-vb down
+check migrate-postcopy-says-so test "$(ctl b migrate-status | field state)" = filling
+check migrate-postcopy-save-is-refused fails ctl b save file=x.state
+sleep 1
+ip -n gw-b link set gw-vb up
+check migrate-postcopy-moves wait "$mover"
+fast
+check migrate-postcopy-owed test "$(field owed_pages <"$work/report")" -gt 0
+check migrate-postcopy-ends-here ends_with a 7
+check migrate-postcopy-complete waits 'all pages' grep -q 'evt=vm.postcopy-complete' "$work/b/log"
+grep 'evt=vm.postcopy-complete' "$work/b/log"
+check migrate-postcopy-written written b
+check migrate-postcopy-verified verified b
+
 # The VM stays, its disk goes to another folder.
-mkdir "$work/a/new"
-check disk-move-moves ctl a disk-move lun=0 to="$work/a/new"
-check disk-move-goes-on written a
-check disk-move-is-there test -e "$work/a/new/d.vhdx" -a ! -e "$work/a/d.vhdx"
-check disk-move-verified verified a
-ctl a stop >/dev/null
-check migrate-disk-stops ends_with a 0
-check migrate-disk-is-whole "${GODWIT:-$(dirname "$worker")/godwit}" disk check "$work/a/new/d.vhdx"
+mkdir "$work/b/new"
+check disk-move-moves ctl b disk-move lun=0 to="$work/b/new"
+check disk-move-goes-on written b
+check disk-move-is-there test -e "$work/b/new/d.vhdx" -a ! -e "$work/b/d.vhdx"
+check disk-move-verified verified b
+ctl b stop >/dev/null
+check migrate-disk-stops ends_with b 0
+check migrate-disk-is-whole "${GODWIT:-$(dirname "$worker")/godwit}" disk check "$work/b/new/d.vhdx"
 checks_end
