@@ -44,8 +44,8 @@
 #define MIG_CAN_POST   (1u << 4) /* pages may come later: not of all sides */
 #define MIG_CAN_BARE   (1u << 5) /* under TLS: pages and blocks without checksums: tls.md */
 /* Of every side that has this version. */
-#define MIG_CAN_USUAL (MIG_CAN_LZ4 | MIG_CAN_DISKS | MIG_CAN_VERIFY)
-#define MIG_CAN_ALL   (MIG_CAN_USUAL | MIG_CAN_RESUME | MIG_CAN_BARE)
+#define MIG_CAN_USUAL  (MIG_CAN_LZ4 | MIG_CAN_DISKS | MIG_CAN_VERIFY)
+#define MIG_CAN_ALL    (MIG_CAN_USUAL | MIG_CAN_RESUME | MIG_CAN_BARE)
 
 struct mig_opened {
 	uint16_t version;     /* chosen; 0: none of those offered */
