@@ -170,10 +170,11 @@ static int send_chunk(struct sending *sending, enum mig_chunk_kind kind, uint64_
 		post.from = sending->buffer + offset_bytes;
 	}
 	mig_chunk_encode(&chunk, bytes);
+	/* Before it is sent: what a connection that breaks has taken may have come all the same. */
+	atomic_fetch_add_explicit(&image->chunks, 1, memory_order_relaxed);
 	r = mig_link_post(sending->link, &post, 1, err);
 	if (r < 0)
 		return r;
-	atomic_fetch_add_explicit(&image->chunks, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(kind == MIG_CHUNK_BLOCKS  ? &image->block_bytes
 				  : kind == MIG_CHUNK_CLEAR ? &image->clear_bytes
 							    : &image->unmap_bytes,

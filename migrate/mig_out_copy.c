@@ -400,6 +400,13 @@ static int last_harvest(struct mig_out *out, struct base_error *err)
 	return r == 0 ? harvest_images(out, err) : r;
 }
 
+/* What is written to disks from then on, nobody watches. */
+static int let_go(struct mig_out *out, struct base_error *err)
+{
+	out->let_go = true;
+	return out->options.vm->let_go(out->options.vm_context, err);
+}
+
 static int rest(struct mig_out *out, uint32_t number, struct base_error *err)
 {
 	const struct mig_source_vm *vm = out->options.vm;
@@ -418,7 +425,7 @@ static int rest(struct mig_out *out, uint32_t number, struct base_error *err)
 	out->times.state_ns = mig_out_now();
 	out->state_bytes = state.size_bytes;
 	if (r == 0)
-		r = vm->let_go(out->options.vm_context, err);
+		r = let_go(out, err);
 	out->times.sealed_ns = mig_out_now();
 	if (r == 0)
 		r = mig_out_verify_send_roots(out, err);

@@ -80,6 +80,7 @@ struct mig_out {
 	bool open_round;   /* begun, and not confirmed; @dirty is what it was to send */
 	bool goes_on;      /* the mover begins with what a cut has left */
 	bool cut_in_pause; /* the VM is let go on, and then the move */
+	bool let_go;       /* the mover's: of disks, which are not watched from then on */
 	uint32_t cuts;     /* the runner's, up to the end of it */
 	uint64_t cut_ns;   /* without a connection, in all */
 	uint64_t cut_held_ns;
@@ -202,8 +203,8 @@ bool mig_out_is_cut(const struct mig_out *out, int code);
  * 0: it goes on.  Not 0: it is over; the reason is noted.
  */
 BASE_MUST_CHECK int mig_out_resume(struct mig_out *out);
-/* The connection is lost while the VM stands still, and nobody was asked: the move will go on once
- * the machine has let the VM go on.  Before the machine hears of it. */
+/* The connection is lost while the VM stands still, and nobody was asked: unless disks were let go,
+ * the move will go on once the machine has let the VM go on.  Before the machine hears of it. */
 void mig_out_cut_in_pause(struct mig_out *out);
 /* The receiver: READY, to a VM that runs on here since a cut: it has what is old by now. */
 bool mig_out_is_too_late(struct mig_out *out);

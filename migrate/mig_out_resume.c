@@ -237,7 +237,10 @@ void mig_out_cut_in_pause(struct mig_out *out)
 	if (!mig_out_can_resume(out))
 		return;
 	let_go_of_links(out);
-	out->cut_in_pause = true;
+#ifdef GODWIT_MUTANT_MIG_RESUME_LET_GO
+	out->let_go = false;
+#endif
+	out->cut_in_pause = !out->let_go;
 }
 
 /* The blackout that did not come about is none of the report's. */

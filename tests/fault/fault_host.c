@@ -41,6 +41,7 @@ static struct {
 	struct fault_vm vm;
 	uint16_t port;
 	uint32_t timeout_ms;
+	uint32_t resume_ms;
 	uint32_t give_up_ms;
 	bool create;
 	char step[40];
@@ -120,6 +121,7 @@ static void begin_out(void)
 		.channel_count = CHANNELS,
 		.timeout_ms = host.timeout_ms,
 		.retry_ms = RETRY_MS,
+		.resume_ms = host.resume_ms,
 		.pace = { .downtime_goal_ns = 200 * BASE_NS_PER_MS,
 			  .time_limit_ns = 2 * BASE_NS_PER_SECOND },
 	};
@@ -164,6 +166,7 @@ static void begin_in(void)
 		.timeout_ms = host.timeout_ms,
 		.retry_ms = RETRY_MS,
 		.give_up_ms = host.give_up_ms,
+		.resume_ms = host.resume_ms,
 	};
 	char text[VM_ADDRESS_BYTES];
 	struct vm_address address;
@@ -276,6 +279,8 @@ static void take_key(const char *key, const char *value)
 		(void)snprintf(host.tls_folder, sizeof(host.tls_folder), "%s", value);
 	} else if (strcmp(key, "peer") == 0) {
 		(void)snprintf(host.tls_peer, sizeof(host.tls_peer), "%s", value);
+	} else if (strcmp(key, "resume") == 0) {
+		host.resume_ms = number;
 	} else if (strcmp(key, "give-up") == 0) {
 		host.give_up_ms = number;
 	} else {

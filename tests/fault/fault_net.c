@@ -111,7 +111,7 @@ int fault_net_connect(void *context, int *ret_fd, struct base_error *err)
 
 	(void)context;
 	if (net.refuse || net.count == PROXIES)
-		return base_fail(err, -ECONNREFUSED, "connect: by the test's wish");
+		return base_fail(err, -EHOSTUNREACH, "connect: by the test's wish");
 	code = vm_address_connect(&net.to, net.timeout_ms, ret_fd, err);
 	if (code < 0)
 		return code;

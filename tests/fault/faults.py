@@ -39,6 +39,12 @@ FRAMES = [(0, "forth", "open", 0), (0, "back", "opened", 0), (0, "forth", "plan"
 BACK_OUT = [("source", "take-back:0", ("destination", "check:0")),
             ("source", "promise-end:0", ("destination", "check:0")),
             ("destination", "leave:0", ("source", "let-gone:0"))]
+# The VM runs, and nothing but a cut happens.
+WHILE_COPYING = ["source dirty-clear:5", "source dirty-get:1", "source image-read:0",
+                 "destination image-write:0", "destination image-write:3", "round 1 before",
+                 "round 1 behind", "data write 3 before", "data write 3 behind",
+                 "data chunk 3 before", "data chunk 3 behind", "data barrier 1 before",
+                 "data barrier 1 behind", "round-done 1 before", "round-done 1 behind"]
 EACH = ["cut", "kill source", "kill destination"]
 
 
@@ -109,6 +115,15 @@ def tls_cases():
         yield Case(f"tls: {side} only", "refused", {}, must="stayed", tls=(side,))
 
 
+def resumed():
+    """A cut is not the end, if the sides are back in time (docs/migrate/resume.md)."""
+    keys = {side: ["resume=1500"] for side in ("source", "destination")}
+    for name, at, before in steps():
+        for fault in EACH + ["blink", "silence", "freeze source", "freeze destination"]:
+            must = "moved" if name in WHILE_COPYING and fault in ("cut", "blink") else None
+            yield Case(f"{name}, resumes", fault, at, before, keys, must)
+
+
 def all_cases():
     yield Case("no fault", "none", {}, must="moved")
     for name, at, before in steps():
@@ -116,6 +131,7 @@ def all_cases():
             yield Case(name, fault, at, before)
     yield from rest()
     yield from tls_cases()
+    yield from resumed()
 
 
 # What every run has.
@@ -129,6 +145,8 @@ SHORT = re.compile(
     r"|destination activating:0 / nomem destination 0|source take-back:0 .cancelled. / kill source"
     r"|tls: (no fault / none|.* / refused"
     r"|(source (image-read|give-up):0|destination (check|asked):0) / (cut|kill source|kill destination))"
+    r"|(data chunk 3 before|round-done 1 behind|state 1 before|sealed 1 behind), resumes / cut"
+    r"|data chunk 3 before, resumes / kill source"
     r"|5 answers lost (before|after) / lost)$")
 
 

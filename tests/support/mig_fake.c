@@ -219,7 +219,17 @@ static int source_let_go(void *context, struct base_error *err)
 
 	if (r == 0)
 		drop_disk(vm);
+	vm->unwatched = vm->unwatched || r == 0;
 	return r;
+}
+
+/* Its guest goes on where it was held: the first it does is to write to its disk. */
+static void write_image(struct mig_fake_vm *vm)
+{
+	if (vm->image == NULL)
+		return;
+	vm->image[0] ^= 0xff;
+	vm->image_marks |= vm->unwatched ? 0 : 1;
 }
 
 static int either_run(void *context, uint64_t epoch, struct base_error *err)
@@ -230,6 +240,8 @@ static int either_run(void *context, uint64_t epoch, struct base_error *err)
 	if (r < 0)
 		return r;
 	take_disk(vm);
+	if (vm->is_source)
+		write_image(vm);
 	vm->epoch = epoch;
 	guest_go(vm);
 	return 0;

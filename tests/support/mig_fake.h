@@ -52,6 +52,7 @@ struct mig_fake_vm {
 	bool check_touches;   /* the destination's check looks at every page */
 	uint8_t *image;       /* NULL: none */
 	uint64_t image_marks; /* granules of it to be sent */
+	bool unwatched;       /* since it was let go: what its guest writes gets no mark */
 	_Atomic uint64_t log[MIG_FAKE_WORDS];
 	bool tracking;
 	bool has_disk;

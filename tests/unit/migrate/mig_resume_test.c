@@ -112,6 +112,25 @@ static void expect_stays(const char *name, enum mig_out_end expected)
 	cr_assert_not(rig.world.promised);
 }
 
+/* One runs it, whichever; and that one has what the guest wrote. */
+static void expect_one(const char *name)
+{
+	enum mig_out_end how = MIG_OUT_INVALID;
+
+	mig_rig_begin(&rig);
+	how = mig_rig_finish(&rig);
+	cr_assert(how == MIG_OUT_MOVED || how == MIG_OUT_FAILED, "%s: %d", name, (int)how);
+	cr_assert_eq(rig.in_end, how == MIG_OUT_MOVED ? MIG_IN_RUNNING : MIG_IN_GONE, "%s: %s",
+		     name, rig.in_err.text);
+	cr_assert_eq(atomic_load(&rig.source.runs), how == MIG_OUT_FAILED);
+	mig_fake_vm_wait_checked(how == MIG_OUT_MOVED ? &rig.destination : &rig.source);
+	cr_assert_eq(rig.world.bad_page, 0);
+	cr_assert_eq(rig.world.twice, 0);
+	if (how == MIG_OUT_MOVED)
+		cr_assert_arr_eq(rig.destination.image, rig.source.image,
+				 MIG_FAKE_SECTORS * MIG_SECTOR_BYTES);
+}
+
 /* --- each frame of the first round --- */
 
 struct place {
@@ -145,6 +164,11 @@ static void run_all(const struct fault_rule *fault)
 		here.type = (uint32_t)place->type;
 		here.skip = place->skip;
 		begin(place->connection, &here);
+		if (place->type == MIG_TYPE_ROUND_DONE) { /* it may be on its way to the pause */
+			expect_one(place->name);
+			end();
+			continue;
+		}
 		report = expect_moved(place->name);
 		cr_assert_geq(report.cuts, 1, "%s: %u cuts", place->name, report.cuts);
 		cr_assert_gt(report.cut_ns, 0);
@@ -173,27 +197,72 @@ FAULT(frozen_within, .action = FAULT_HOLD, .at_bytes = 40, .both_ways = true)
 
 /* --- the VM stands still --- */
 
+static const char *cut_at;
+
+static void cut_once(const char *operation)
+{
+	if (cut_at == NULL || strcmp(operation, cut_at) != 0)
+		return;
+	cut_at = NULL;
+	for (uint32_t i = 0; i < proxy_count; i++)
+		fault_proxy_cut(proxies[i]);
+}
+
+static void begin_cut_at(const char *operation)
+{
+	static const struct fault_rule none = { .action = FAULT_CUT };
+
+	begin(DATA_1, &none);
+	cuts_most = 0;
+	rig.source.at = cut_once;
+	cut_at = operation;
+}
+
+/* It goes on at the source meanwhile, writes to its disk, and is held again. */
+Test(mig_resume, a_cut_while_it_stands_still)
+{
+	static const char *const operations[] = { "hold", "state" };
+
+	for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
+		struct mig_out_report report;
+
+		begin_cut_at(operations[i]);
+		report = expect_moved(operations[i]);
+		cr_assert_geq(report.cuts, 1);
+		cr_assert_geq(atomic_load(&rig.source.holds), 2);
+		cr_assert_gt(report.cut_held_ns, 0);
+		cr_assert_eq(report.blackout_ns, report.pause_ns + report.last_round_ns +
+							 report.state_ns + report.let_go_ns +
+							 report.check_ns + report.commit_ns +
+							 report.activate_ns);
+		end();
+	}
+}
+
+/* Nobody watches its disk any more when it goes on: the move is over. */
+Test(mig_resume, a_cut_when_its_disk_is_let_go)
+{
+	begin_cut_at("let go");
+	expect_one("let go");
+	cr_assert(atomic_load(&rig.source.runs));
+	end();
+}
+
 static void run_held(uint32_t connection, enum mig_type type, uint32_t skip, bool verify)
 {
 	const struct fault_rule fault = {
 		.action = FAULT_CUT, .way = FAULT_FORTH, .type = (uint32_t)type, .skip = skip
 	};
-	struct mig_out_report report;
 
 	begin(connection, &fault);
 	rig.source.writes_per_ms = 1;
 	rig.out_options.verify = verify;
 	rig.out_options.pace.downtime_goal_ns =
 		300 * BASE_NS_PER_MS; /* two rounds, and the sweep */
-	report = expect_moved("held");
-	cr_assert_geq(report.cuts, 1);
-	cr_assert_eq(report.blackout_ns, report.pause_ns + report.last_round_ns + report.state_ns +
-						 report.let_go_ns + report.check_ns +
-						 report.commit_ns + report.activate_ns);
+	expect_one("held");
 	end();
 }
 
-/* It runs on at the source meanwhile, and its disk is its own. */
 Test(mig_resume, a_cut_while_the_state_is_sent)
 {
 	run_held(0, MIG_TYPE_STATE, 0, false);
@@ -213,18 +282,9 @@ Test(mig_resume, a_cut_behind_the_seal)
 					   .way = FAULT_FORTH,
 					   .type = MIG_TYPE_SEALED,
 					   .at_bytes = FAULT_END };
-	enum mig_out_end how = MIG_OUT_INVALID;
 
 	begin(0, &sealed);
-	mig_rig_begin(&rig);
-	how = mig_rig_finish(&rig);
-	cr_assert(how == MIG_OUT_MOVED || how == MIG_OUT_FAILED, "%d", (int)how);
-	cr_assert_eq(rig.in_end, how == MIG_OUT_MOVED ? MIG_IN_RUNNING : MIG_IN_GONE, "%s",
-		     rig.in_err.text);
-	cr_assert_eq(atomic_load(&rig.source.runs), how == MIG_OUT_FAILED);
-	mig_fake_vm_wait_checked(how == MIG_OUT_MOVED ? &rig.destination : &rig.source);
-	cr_assert_eq(rig.world.bad_page, 0);
-	cr_assert_eq(rig.world.twice, 0);
+	expect_one("sealed");
 	end();
 }
 
