@@ -122,6 +122,10 @@ def resumed():
         for fault in EACH + ["blink", "silence", "freeze source", "freeze destination"]:
             must = "moved" if name in WHILE_COPYING and fault in ("cut", "blink") else None
             yield Case(f"{name}, resumes", fault, at, before, keys, must)
+        if "rule=" not in at.get("source", ""):
+            must = "moved" if name in WHILE_COPYING else None
+            yield Case(f"tls: {name}, resumes", "blink", at, before, keys, must,
+                       tls=("source", "destination"))
 
 
 def all_cases():
