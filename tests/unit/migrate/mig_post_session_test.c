@@ -40,6 +40,9 @@ static void cut(void)
 static void set_up(void)
 {
 	mig_rig_init(&rig);
+#ifdef OVER_TLS
+	mig_rig_use_tls(&rig);
+#endif
 	if (!mig_fake_vm_share(&rig.destination))
 		cr_skip_test("no userfaultfd here");
 	rig.between = remember;

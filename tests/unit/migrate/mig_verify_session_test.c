@@ -30,6 +30,9 @@ static void at(const char *operation)
 static void setup(void)
 {
 	mig_rig_init(&rig);
+#ifdef OVER_TLS
+	mig_rig_use_tls(&rig);
+#endif
 	mig_fake_vm_add_image(&rig.source);
 	mig_fake_vm_add_image(&rig.destination);
 	rig.source.at = at;
