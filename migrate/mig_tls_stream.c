@@ -333,6 +333,30 @@ static void turn_key(struct mig_tls_stream *stream)
 		stream->key_bytes = 0;
 }
 
+/* It has the key: what goes to the socket is enciphered there. */
+static int write_to_kernel(struct mig_tls_stream *stream, const uint8_t *from, size_t size_bytes,
+			   size_t *ret_bytes, short *ret_events, struct base_error *err)
+{
+	while (*ret_bytes < size_bytes) {
+		ssize_t sent = send(stream->fd, from + *ret_bytes, size_bytes - *ret_bytes,
+				    MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+			*ret_events = POLLOUT;
+			return -EAGAIN;
+		}
+		if (sent < 0) {
+			stream->cannot_write = true;
+			return base_fail_errno(err, -errno, "TLS: connection");
+		}
+		stream->sent_bytes += (uint64_t)sent;
+		*ret_bytes += (size_t)sent;
+	}
+	return 0;
+}
+
 int mig_tls_stream_write(struct mig_tls_stream *stream, const void *from, size_t size_bytes,
 			 size_t *ret_bytes, short *ret_events, struct base_error *err)
 {
@@ -344,6 +368,8 @@ int mig_tls_stream_write(struct mig_tls_stream *stream, const void *from, size_t
 	*ret_bytes = 0;
 	if (stream->has_failed || stream->cannot_write)
 		return fail_again(err);
+	if (BIO_get_ktls_send(stream->socket))
+		return write_to_kernel(stream, from, size_bytes, ret_bytes, ret_events, err);
 	while (r == 0 && done < size_bytes) {
 		size_t taken = 0;
 		int result = 0;
