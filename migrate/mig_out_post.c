@@ -107,10 +107,11 @@ int mig_out_post_take_complete(struct mig_out *out, const struct mig_received *r
 
 void mig_out_post_serve(struct mig_out *out)
 {
-	mig_serve_go(out->serve);
-	/* safety: what has gone on there never runs here again, whatever comes. */
+	/* safety: what has gone on there never runs here again, whatever comes.  What somebody
+	 * waits for is answered meanwhile. */
 	if (out->options.vm->serve != NULL)
 		out->options.vm->serve(out->options.vm_context);
+	mig_serve_go(out->serve);
 }
 
 void mig_out_post_lost(struct mig_out *out)

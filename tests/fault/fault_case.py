@@ -140,9 +140,9 @@ def unmount(folder):
 class Case:
     """@steps: side -> NAME:SKIP or rule=TEXT; the fault comes when the first of them is reached,
     but with @before, a pair of side and command: that is said there, and the fault comes at the
-    other one.  @keys: side -> further keys.  @tls: sides that speak TLS, with made-up certificates."""
+    other one.  @keys: side -> further keys.  @post: by post-copy.  @tls: sides that speak TLS, with made-up certificates."""
 
-    def __init__(self, name, fault, steps, before=None, keys=None, must=None, tls=()):
+    def __init__(self, name, fault, steps, before=None, keys=None, must=None, tls=(), post=False):
         self.name = name
         self.fault = fault
         self.steps = steps
@@ -150,6 +150,7 @@ class Case:
         self.keys = keys or {}
         self.must = must  # how it has to end, where that is certain
         self.tls = tls
+        self.post = post
 
     def title(self):
         return f"{self.name} / {self.fault}"
@@ -184,6 +185,8 @@ class Run:  # pylint: disable=too-many-instance-attributes
             keys.append(step if step.startswith("rule=") else f"step={step}")
         if side == "source":
             keys.append("create=1")
+        if self.case.post:
+            keys.append("post=1")
         if side in self.case.tls:
             keys.append("tls=" + os.path.join(os.path.dirname(self.folder), "tls", side))
         timeout = str(5000 if self.case.fault == "none" else TIMEOUT_MS)
@@ -421,9 +424,27 @@ class Run:  # pylint: disable=too-many-instance-attributes
         self.give("source")
         return True
 
+    def post_mend(self):
+        """By post-copy, one worker is gone and the VM has begun to run: who manages it ends it where its pages
+        cannot come, and starts it from its disks; a source that serves nobody is told so."""
+        if "source" in self.killed and self.alive("destination") and \
+                self.hosts["destination"].runs() and self.hosts["destination"].status()["filling"] > 0:
+            self.killed.add("destination")
+            self.hosts["destination"].kill()
+        there = self.record("destination")
+        if "destination" in self.killed and "source" not in self.killed and there is not None and \
+                there[0] in ("activating", "runs"):
+            end = time.monotonic() + 10
+            while self.alive("source") and not self.hosts["source"].runs() and time.monotonic() < end:
+                self.hosts["source"].send("cancel")
+                time.sleep(0.1)
+            self.decided.add("source")
+
     def mend(self):
         """Nothing fails any more: it ends by itself where both live, else an operator looks."""
         by_itself = self.settle(2.5 if self.killed else 8)
+        if self.case.post and self.killed:
+            self.post_mend()
         if by_itself and self.runner() is not None and not self.killed:
             waits = self.record("source")
             if waits is not None and waits[0] == "promised":

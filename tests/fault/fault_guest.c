@@ -94,6 +94,9 @@ static void *run_memory(void *context)
 	struct fault_guest *guest = context;
 	uint64_t seed = atomic_load(&guest->witness->clock);
 
+	for (uint64_t page = 0; guest->comes_later && page < FAULT_PAGES; page++)
+		if (!atomic_load(&guest->stop))
+			check_page(guest, page);
 	while (!atomic_load(&guest->stop)) {
 		for (uint32_t i = 0; i < WRITES_PER_MS; i++) {
 			uint64_t page = next_random(&seed) % FAULT_PAGES;
@@ -195,8 +198,12 @@ void fault_guest_init(struct fault_guest *guest, const char *path)
 		base_bug("witness '%s': error %d", path, errno);
 	guest->witness =
 		mmap(NULL, sizeof(*guest->witness), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	guest->memory_fd = memfd_create("fault-guest", MFD_CLOEXEC);
+	if (guest->memory_fd < 0 ||
+	    ftruncate(guest->memory_fd, (off_t)FAULT_PAGES * PAGE_BYTES) < 0)
+		base_bug("guest memory: error %d", errno);
 	guest->memory = mmap(NULL, (size_t)FAULT_PAGES * PAGE_BYTES, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			     MAP_SHARED, guest->memory_fd, 0);
 	if (guest->witness == MAP_FAILED || guest->memory == MAP_FAILED)
 		base_bug("witness '%s': error %d", path, errno);
 }
@@ -266,7 +273,7 @@ void fault_guest_boot(struct fault_guest *guest)
 
 void fault_guest_run(struct fault_guest *guest)
 {
-	for (uint64_t page = 0; page < FAULT_PAGES; page++)
+	for (uint64_t page = 0; page < FAULT_PAGES && !guest->comes_later; page++)
 		check_page(guest, page);
 	check_records(guest, false);
 	start(guest);

@@ -45,6 +45,8 @@ struct fault_guest {
 	int lock_fd; /* locked while it runs, or may */
 	bool locked;
 	uint8_t *memory;
+	int memory_fd;     /* the file of it */
+	bool comes_later;  /* pages may come when it runs: they are looked at by its own thread */
 	struct disk *disk; /* active while it runs */
 	_Atomic uint64_t log[FAULT_WORDS];
 	bool tracks;

@@ -8,8 +8,8 @@
  *
  * Keys: create=1 (a new image), step=NAME:SKIP, rule=... (fault_net.h), lose-before=N,
  * lose-after=N, give-up=MS, tls=FOLDER (of certificates; without it clear text), peer=NAME (that
- *the other side has to have; else source or destination).  Lines on standard input: move, go, cut,
- *heal, cancel, nomem N, status, stop.
+ *the other side has to have; else source or destination), post=1 (by post-copy).  Lines on standard
+ *input: move, go, cut, heal, cancel, nomem N, status, stop.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "migrate/mig_faults.h"
 #include "migrate/mig_in.h"
 #include "migrate/mig_out.h"
 #include "tests/fault/fault_net.h"
@@ -44,6 +45,8 @@ static struct {
 	uint32_t resume_ms;
 	uint32_t give_up_ms;
 	bool create;
+	bool post;
+	int fault_fd;
 	char step[40];
 	char tls_folder[256]; /* "": clear text */
 	char tls_peer[64];
@@ -127,6 +130,10 @@ static void begin_out(void)
 	};
 	struct base_error err = { 0 };
 
+	if (host.post)
+		options.pace = (struct mig_pace_options){ .downtime_goal_ns = 1,
+							  .time_limit_ns = 1,
+							  .late = MIG_LATE_POSTCOPY };
 	options.tls = host.tls = make_tls(true);
 	base_random_bytes(host.vm.id, sizeof(host.vm.id));
 	fault_net_init(host.port, host.timeout_ms);
@@ -149,6 +156,11 @@ static void *move_in(void *context)
 		say_running();
 	else
 		fault_say("end gone: %s", err.text);
+	mig_in_fill(host.in);
+	if (end == MIG_IN_RUNNING && mig_in_is_broken(host.in)) {
+		fault_say("broken");
+		_exit(4);
+	}
 	mig_in_linger(host.in, LINGER_MS);
 	fault_say("lingered");
 	if (end != MIG_IN_RUNNING)
@@ -172,6 +184,12 @@ static void begin_in(void)
 	struct vm_address address;
 	struct base_error err = { 0 };
 
+	if (host.post && mig_faults_open(&host.fault_fd, &err) < 0)
+		base_bug("%s", err.text);
+	options.post = host.post;
+	options.fault_fd = host.fault_fd;
+	options.memory_fd = host.vm.guest.memory_fd;
+	host.vm.guest.comes_later = host.post;
 	host.arbiter = fault_vm_arbiter(&host.vm);
 	(void)snprintf(text, sizeof(text), "127.0.0.1:%u", (unsigned int)host.port);
 	if (vm_address_parse(text, &address, &err) < 0 ||
@@ -205,13 +223,17 @@ static void status(void)
 {
 	const struct fault_guest *guest = &host.vm.guest;
 	const struct fault_witness *witness = guest->witness;
+	struct mig_complete counts;
+	uint64_t filling = 0;
 
+	if (host.in != NULL)
+		(void)mig_in_is_filling(host.in, &filling, &counts);
 	fault_say("status verified=%d writes=%" PRIu64 " starts=%" PRIu64 " twice=%" PRIu64
-		  " bad_pages=%" PRIu64 " bad_records=%" PRIu64 " disk_errors=%u",
+		  " bad_pages=%" PRIu64 " bad_records=%" PRIu64 " disk_errors=%u filling=%" PRIu64,
 		  (int)atomic_load(&guest->verified), atomic_load(&guest->writes),
 		  atomic_load(&witness->starts), atomic_load(&witness->twice),
 		  atomic_load(&witness->bad_pages), atomic_load(&witness->bad_records),
-		  atomic_load(&guest->disk_errors));
+		  atomic_load(&guest->disk_errors), filling);
 }
 
 static void stop(void)
@@ -281,6 +303,8 @@ static void take_key(const char *key, const char *value)
 		(void)snprintf(host.tls_peer, sizeof(host.tls_peer), "%s", value);
 	} else if (strcmp(key, "resume") == 0) {
 		host.resume_ms = number;
+	} else if (strcmp(key, "post") == 0) {
+		host.post = number != 0;
 	} else if (strcmp(key, "give-up") == 0) {
 		host.give_up_ms = number;
 	} else {

@@ -141,6 +141,16 @@ static int run(void *context, uint64_t epoch, struct base_error *err)
 	return 0;
 }
 
+static void serve(void *context)
+{
+	struct fault_vm *vm = context;
+
+	fault_step("serve");
+	vm->released = true;
+	(void)!mig_promise_end(&vm->keep, true, vm->epoch, NULL);
+	fault_step("served");
+}
+
 static void release(void *context)
 {
 	struct fault_vm *vm = context;
@@ -211,6 +221,7 @@ const struct mig_source_vm fault_source = { .plan = plan,
 					    .state = state,
 					    .let_go = let_go,
 					    .run = run,
+					    .serve = serve,
 					    .release = release,
 					    .promise = promise,
 					    .resolved = resolved };

@@ -128,6 +128,26 @@ def resumed():
                        tls=("source", "destination"))
 
 
+# By post-copy: connections 3 and 4 are those on which pages are asked for, and come.
+POST_STEPS = [("source", "hold:0"), ("source", "let-gone:0"), ("source", "promised:0"), ("source", "serve:0"),
+              ("source", "served:0"), ("source", "give-up:0"), ("destination", "check:0"), ("destination", "activating:0"),
+              ("destination", "runs:0"), ("destination", "ran:0")]
+POST_FRAMES = [(0, "forth", "owed", 0), (3, "back", "want", 0), (3, "forth", "pages", 0), (4, "back", "lacks", 0),
+               (4, "forth", "pages", 0), (4, "forth", "pages", 3), (4, "back", "got", 2), (0, "back", "complete", 0)]
+
+
+def post_cases():
+    yield Case("post-copy: no fault", "none", {}, must="moved", post=True)
+    places = [(f"{side} {step}", {side: step}) for side, step in POST_STEPS]
+    places += [(frame_name(frame, place), {"source": rule(frame, place)})
+               for frame in POST_FRAMES for place in ("before", "behind")]
+    for name, at in places:
+        for fault in EACH + ["blink", "silence", "freeze source", "freeze destination"]:
+            yield Case(f"post-copy: {name}", fault, at, post=True)
+    for frame in POST_FRAMES:
+        yield Case(f"post-copy: {frame_name(frame, 'behind')}", "flip", {"source": rule(frame, "behind", "flip")}, post=True)
+
+
 def all_cases():
     yield Case("no fault", "none", {}, must="moved")
     for name, at, before in steps():
@@ -136,6 +156,7 @@ def all_cases():
     yield from rest()
     yield from tls_cases()
     yield from resumed()
+    yield from post_cases()
 
 
 # What every run has.
@@ -147,6 +168,7 @@ SHORT = re.compile(
     r"|destination asked:0 / (freeze source|freeze destination|silence)"
     r"|destination check:0 / full destination|source promise:0 / full source"
     r"|destination activating:0 / nomem destination 0|source take-back:0 .cancelled. / kill source"
+    r"|post-copy: (no fault / none|(source serve:0|destination ran:0) / (cut|kill source|kill destination))"
     r"|tls: (no fault / none|.* / refused"
     r"|(source (image-read|give-up):0|destination (check|asked):0) / (cut|kill source|kill destination))"
     r"|(data chunk 3 before|round-done 1 behind|state 1 before|sealed 1 behind), resumes / cut"
