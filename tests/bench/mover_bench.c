@@ -117,6 +117,13 @@ static bool next_line(char *line, int bytes)
 	return true;
 }
 
+/* A guest that has written its memory has it mapped. */
+static void look_at(const volatile uint8_t *memory, uint64_t size_bytes)
+{
+	for (uint64_t at = 0; at < size_bytes; at += HV_HUGE_PAGE_BYTES)
+		(void)memory[at];
+}
+
 static int source(char **words)
 {
 	struct bench_move move = { .timeout_ms = TIMEOUT_MS };
@@ -125,6 +132,8 @@ static int source(char **words)
 	bench_move_address(&move, (uint16_t)strtoul(words[0], NULL, 10));
 	move.from = map_file(words[1], PROT_READ, &move.size_bytes);
 	move.untouched = content_of(words[2]) == BENCH_UNTOUCHED;
+	if (!move.untouched)
+		look_at(move.from, move.size_bytes);
 	move.out.channel_count = (uint32_t)strtoul(words[3], NULL, 10);
 	move.out.compress = strcmp(words[4], "auto") == 0 ? MIG_COMPRESS_AUTO : MIG_COMPRESS_NEVER;
 	move.out.pace.downtime_goal_ns = 300 * BASE_NS_PER_MS;
