@@ -230,8 +230,11 @@ static struct mig_tls_stream *tls_end(struct mig_tls *tls, int fd)
 	return made;
 }
 
+static char cipher[48]; /* of the last connection under TLS */
+
 static void greet(struct mig_tls_stream *const ends[2])
 {
+	struct mig_tls_facts facts;
 	int codes[2] = { -EAGAIN, -EAGAIN };
 	struct base_error err = { .code = 0 };
 	short events = 0;
@@ -241,6 +244,8 @@ static void greet(struct mig_tls_stream *const ends[2])
 			if (codes[i] == -EAGAIN)
 				codes[i] = mig_tls_stream_greet(ends[i], &events, &err);
 	bench_need(codes[0] < 0 ? codes[0] : codes[1], &err);
+	mig_tls_stream_facts(ends[0], &facts);
+	(void)snprintf(cipher, sizeof(cipher), "%s", facts.cipher);
 }
 
 static void links_new(const struct bench *bench, struct stream *stream)
@@ -411,8 +416,8 @@ static void compare_tls(struct bench *bench, uint32_t count)
 	}
 	bench->source_tls = tls[0];
 	bench->destination_tls = tls[1];
-	bench_title("TLS: random, %" PRIu64 " MiB, %" PRIu32 " channels", bench->size_bytes >> 20,
-		    count);
+	bench_title("TLS: random, %" PRIu64 " MiB, %" PRIu32 " channels, %s",
+		    bench->size_bytes >> 20, count, cipher);
 	bench_row("  clear text", &times[0], "ms/GiB", "%.2f s of processors",
 		  bench_median(&cpus[0]));
 	bench_row("  TLS", &times[1], "ms/GiB", "%.2f s of processors", bench_median(&cpus[1]));
