@@ -426,19 +426,22 @@ class Run:  # pylint: disable=too-many-instance-attributes
 
     def post_mend(self):
         """By post-copy, one worker is gone and the VM has begun to run: who manages it ends it where its pages
-        cannot come, and starts it from its disks; a source that serves nobody is told so."""
+        cannot come, and starts it from its disks; a source that serves nobody is told so.  True: there was something."""
         if "source" in self.killed and self.alive("destination") and \
                 self.hosts["destination"].runs() and self.hosts["destination"].status()["filling"] > 0:
             self.killed.add("destination")
             self.hosts["destination"].kill()
+            return True
         there = self.record("destination")
         if "destination" in self.killed and "source" not in self.killed and there is not None and \
-                there[0] in ("activating", "runs"):
+                there[0] in ("activating", "runs") and "source" not in self.decided:
             end = time.monotonic() + 10
             while self.alive("source") and not self.hosts["source"].runs() and time.monotonic() < end:
                 self.hosts["source"].send("cancel")
                 time.sleep(0.1)
             self.decided.add("source")
+            return True
+        return False
 
     def mend(self):
         """Nothing fails any more: it ends by itself where both live, else an operator looks."""
@@ -453,7 +456,7 @@ class Run:  # pylint: disable=too-many-instance-attributes
         if not by_itself and not self.killed and self.runner() is None:
             raise Bad("both live, the fault is over, and nobody runs it")
         for _ in range(6):
-            if not self.decide():
+            if not self.decide() and not (self.case.post and self.killed and self.post_mend()):
                 return
         if self.runner() is None:
             raise Bad("an operator cannot bring it back")

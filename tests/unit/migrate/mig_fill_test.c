@@ -16,6 +16,7 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/thread.h"
+#include "hypervisor/memory_priv.h"
 #include "migrate/mig_body.h"
 #include "migrate/mig_fill.h"
 
@@ -40,6 +41,7 @@ static int memory_fd = -1;
 static uint8_t *memory;
 static _Atomic uint64_t owed[WORDS];
 static struct mig_fill *fill;
+static uint32_t patience_ms = 20000;
 static struct end ends[2]; /* urgent, rest */
 static atomic_int done;
 static struct base_error err;
@@ -82,7 +84,7 @@ static void make_fill(void)
 			   .memory = memory,
 			   .page_count = PAGES },
 		.owed = owed,
-		.timeout_ms = 300,
+		.timeout_ms = patience_ms,
 		.done = on_done,
 	};
 
@@ -414,6 +416,7 @@ Test(mig_fill, an_answer_that_does_not_come)
 	struct toucher toucher;
 	struct end *urgent = NULL;
 
+	patience_ms = 1500;
 	owe(100);
 	make_fill();
 	urgent = open_end(true);
@@ -459,6 +462,52 @@ Test(mig_fill, a_source_that_means_ill)
 	cr_assert_eq(end->code, -EPROTO, "%s", end->err.text);
 	cr_assert_eq(base_thread_start(&end->thread, "lane", lane, end, &err), 0);
 	cr_assert_eq(mig_fill_left(fill), 1);
+}
+
+/* Memory as a worker has it: reserved, of large pages where the host gives them, and mapped so. */
+Test(mig_fill, memory_of_large_pages)
+{
+	uint8_t *small = memory;
+	int small_fd = memory_fd;
+	struct hv_memory *large = NULL;
+	struct toucher toucher;
+	struct end *rest = NULL;
+
+	cr_assert_eq(hv_memory_new(64u << 20, HV_MEMORY_AUTO, &large, &err), 0, "%s", err.text);
+	cr_assert_eq(hv_memory_reserve(large, &err), 0, "%s", err.text);
+	memory = hv_memory_base(large);
+	memory_fd = hv_memory_fd(large);
+	memset(memory, OLD, 3u * MIG_FAULTS_BLOCK_PAGES * MIG_PAGE_BYTES); /* the others: holes */
+	for (uint64_t page = 1; page < PAGES; page += 2)
+		owe(page);
+	make_fill();
+	for (uint64_t page = 0; page < PAGES; page += 100) {
+		touch_begin(&toucher, page, false);
+		cr_assert_eq(touch_end(&toucher), page < 3u * MIG_FAULTS_BLOCK_PAGES ? OLD : 0);
+	}
+	rest = open_end(false);
+	hear_lacks(rest, owed);
+	touch_begin(&toucher, 777, true);
+	for (uint64_t page = 1; page < PAGES; page += 2) {
+		send_bytes(rest, page, 1, -1);
+		cr_assert_eq(hear(rest).type, MIG_TYPE_GOT);
+	}
+	cr_assert_eq(touch_end(&toucher), new_byte(777));
+	wait_done();
+	for (uint64_t page = 0; page < PAGES; page++) {
+		uint8_t expected = page == 777                          ? GUEST
+				   : page % 2 == 1                      ? new_byte(page)
+				   : page < 3u * MIG_FAULTS_BLOCK_PAGES ? OLD
+									: 0;
+
+		cr_assert_eq(memory[page * MIG_PAGE_BYTES + 5], expected, "page %d", (int)page);
+	}
+	(void)close_end(rest);
+	mig_fill_free(fill);
+	fill = NULL;
+	hv_memory_free(large);
+	memory = small;
+	memory_fd = small_fd;
 }
 
 /* A move that has ended before the VM ran: who waits goes on. */
