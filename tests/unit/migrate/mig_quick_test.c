@@ -16,6 +16,9 @@ static struct mig_rig rig;
 static void setup(void)
 {
 	mig_rig_init(&rig);
+#ifdef OVER_TLS
+	mig_rig_use_tls(&rig);
+#endif
 	mig_steps_init(&rig);
 	rig.out_options.quick = true;
 }
