@@ -29,7 +29,8 @@ struct mig_out_options {
 	 * whose descriptor the session closes. */
 	int (*connect)(void *context, int *ret_fd, struct base_error *err);
 	void *connect_context;
-	struct mig_tls *tls;               /* borrowed; of a source; NULL: clear text */
+	struct mig_tls *tls; /* borrowed; of a source; NULL: clear text */
+	bool kernel_tls; /* the kernel may encipher what is sent: docs/migrate/tls.md, section 8 */
 	const struct mig_arbiter *arbiter; /* borrowed; NULL: the destination keeps the register */
 	uint64_t epoch;
 	uint32_t channel_count; /* 1 to MIG_CHANNELS_MAX */

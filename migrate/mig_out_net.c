@@ -259,9 +259,11 @@ static bool is_small(const struct mig_out *out)
 static int make_tls(const struct mig_out *out, int fd, bool is_control,
 		    struct mig_tls_stream **ret_stream, struct base_error *err)
 {
-	const struct mig_tls_stream_options options = {
-		.tls = out->options.tls, .fd = fd, .may_use_kernel = !is_control && is_small(out)
-	};
+	const struct mig_tls_stream_options options = { .tls = out->options.tls,
+							.fd = fd,
+							.may_use_kernel = out->options.kernel_tls &&
+									  !is_control &&
+									  is_small(out) };
 	struct mig_tls_stream *stream = NULL;
 	int r = 0;
 

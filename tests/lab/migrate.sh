@@ -293,7 +293,6 @@ adds_up() { # the parts of the blackout are all of it
 	done
 	((sum == $(field blackout_ns <"$work/report")))
 }
-modprobe tls # from here on the kernel enciphers what is sent
 start a
 check migrate-disk-boots waits 'the disk load' grep -qs 'guest: disk running' "$work/a/console"
 check migrate-disk-written written a
@@ -311,7 +310,6 @@ check migrate-disk-cancelled-goes-on written a
 incoming b
 check migrate-disk-there moves a verify=true downtime_ms=3000 # a processor in software hashes slowly
 check migrate-disk-there-says-what-verifying-cost costs
-check migrate-disk-there-is-under-the-kernels-tls test "$(field kernel <"$work/report")" = true
 check migrate-disk-there-ends-here ends_with a 7
 check migrate-disk-there-goes-on goes_on b
 check migrate-disk-there-written written b
