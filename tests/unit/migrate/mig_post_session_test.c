@@ -158,7 +158,7 @@ static void cut_at_state_once(const char *operation)
 {
 	static atomic_bool was;
 
-	if (strcmp(operation, "let go") == 0 && !atomic_exchange(&was, true))
+	if (strcmp(operation, "state") == 0 && !atomic_exchange(&was, true))
 		cut();
 }
 
