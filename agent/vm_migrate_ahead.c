@@ -9,8 +9,9 @@
 #include "base/clock.h"
 #include "base/thread.h"
 
-#define STEP_PAGES 2u /* huge ones, between looks at whether it shall end: a VM may wait for that  \
-		       */
+#define STEP_PAGES                                                                                 \
+	2u /* huge ones, between looks at whether it shall end: a VM may wait for that             \
+	    */
 #define HUGE_WORDS (HV_HUGE_PAGE_BYTES / HV_PAGE_BYTES / 64u)
 
 struct vm_ahead {
