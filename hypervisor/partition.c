@@ -13,6 +13,7 @@
 #include "hypervisor/cpu_topology.h"
 #include "hypervisor/host_probe.h"
 #include "hypervisor/hyperv.h"
+#include "hypervisor/kvm_vm_priv.h"
 #include "hypervisor/machine.h"
 #include "hypervisor/partition_priv.h"
 #include "hypervisor/slat.h"
@@ -253,7 +254,7 @@ static int build(struct hv_partition *partition, const struct hv_partition_opts 
 
 	if (r < 0)
 		return r;
-	partition->vm_fd = ioctl(opts->kvm_fd, KVM_CREATE_VM, 0);
+	partition->vm_fd = hv_kvm_vm_new(opts->kvm_fd);
 	if (partition->vm_fd < 0)
 		return base_fail_errno(err, -errno, "KVM_CREATE_VM");
 	r = take_msrs(partition, err);

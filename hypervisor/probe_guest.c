@@ -25,6 +25,7 @@
 #include "hypervisor/cpu_features.h"
 #include "hypervisor/host_probe.h"
 #include "hypervisor/hv_limits.h"
+#include "hypervisor/kvm_vm_priv.h"
 
 #define PML4_GPA      0x0000U
 #define PDPT_GPA      0x1000U
@@ -182,7 +183,7 @@ static int make_vm(struct probe *probe, int kvm_fd, struct base_error *err)
 
 	if (run_bytes < (int)sizeof(struct kvm_run))
 		return base_fail(err, -EPROTO, "KVM_GET_VCPU_MMAP_SIZE: %d", run_bytes);
-	probe->vm_fd = ioctl(kvm_fd, KVM_CREATE_VM, 0);
+	probe->vm_fd = hv_kvm_vm_new(kvm_fd);
 	if (probe->vm_fd < 0)
 		return base_fail_errno(err, -errno, "KVM_CREATE_VM");
 	/* only VMX without unrestricted guest needs these two; elsewhere they change nothing */
