@@ -8,7 +8,7 @@
 #include <sys/ioctl.h>
 
 /* A descriptor, or -1 and errno.  The kernel gives up with EINTR while it takes all locks of the
- * address space, if any signal is on its way: that is nobody's fault, and no reason not to start. */
+ * address space, if any signal is on its way: no reason not to start. */
 static inline int hv_kvm_vm_new(int kvm_fd)
 {
 	int fd = -1;
