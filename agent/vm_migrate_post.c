@@ -11,6 +11,19 @@ static void put(json_t *object, const char *key, uint64_t value)
 	(void)json_object_set_new(object, key, json_integer((json_int_t)value));
 }
 
+static void put_complete(json_t *object, const struct mig_complete *counts)
+{
+	put(object, "owed_pages", counts->owed_pages);
+	put(object, "fault_pages", counts->fault_pages);
+	put(object, "rest_pages", counts->rest_pages);
+	put(object, "twice_pages", counts->twice_pages);
+	put(object, "waits", counts->waits);
+	put(object, "wait_p50_ns", counts->p50_ns);
+	put(object, "wait_p99_ns", counts->p99_ns);
+	put(object, "wait_longest_ns", counts->longest_ns);
+	put(object, "reconnects", counts->reconnects);
+}
+
 /* --- source --- */
 
 int vm_move_post_now(struct vm_move *move, struct base_error *err)
@@ -30,16 +43,8 @@ void vm_move_put_post(json_t *object, const struct vm_move *move)
 	if (!report->is_post)
 		return;
 	post = json_object();
-	put(post, "owed_pages", report->owed_pages);
-	put(post, "fault_pages", report->post_fault_pages);
-	put(post, "rest_pages", report->post_rest_pages);
-	put(post, "twice_pages", report->post_twice_pages);
-	put(post, "waits", report->post_waits);
-	put(post, "wait_p50_ns", report->post_wait_p50_ns);
-	put(post, "wait_p99_ns", report->post_wait_p99_ns);
-	put(post, "wait_longest_ns", report->post_wait_longest_ns);
+	put_complete(post, &report->post);
 	put(post, "postcopy_ns", report->post_ns);
-	put(post, "reconnects", report->post_reconnects);
 	(void)json_object_set_new(object, "postcopy", post);
 }
 
@@ -79,14 +84,6 @@ json_t *vm_move_fill_json(struct vm_move *move)
 
 	(void)json_object_set_new(object, "state", json_string(filling ? "filling" : "complete"));
 	put(object, "left_pages", left_pages);
-	put(object, "owed_pages", counts.owed_pages);
-	put(object, "fault_pages", counts.fault_pages);
-	put(object, "rest_pages", counts.rest_pages);
-	put(object, "twice_pages", counts.twice_pages);
-	put(object, "waits", counts.waits);
-	put(object, "wait_p50_ns", counts.p50_ns);
-	put(object, "wait_p99_ns", counts.p99_ns);
-	put(object, "wait_longest_ns", counts.longest_ns);
-	put(object, "reconnects", counts.reconnects);
+	put_complete(object, &counts);
 	return object;
 }

@@ -17,9 +17,7 @@ bool mig_in_can_resume(struct mig_in *in)
 
 bool mig_in_is_cut(struct mig_in *in, int code)
 {
-	return (code == -ECONNRESET || code == -ENOTCONN || code == -ETIMEDOUT ||
-		code == -ECANCELED) &&
-	       mig_in_can_resume(in);
+	return mig_link_is_broken(code) && mig_in_can_resume(in);
 }
 
 /* What ended the connection is not the end of the migration. */

@@ -108,6 +108,25 @@ void mig_link_register(struct mig_link *link, uint32_t number, uint8_t *memory, 
 	link->regions[number].size_bytes = size_bytes;
 }
 
+bool mig_link_is_broken(int code)
+{
+	switch (code) {
+	case -ECONNRESET:
+	case -ECONNABORTED:
+	case -ENOTCONN:
+	case -EPIPE:
+	case -ETIMEDOUT:
+	case -ECANCELED: /* by the thread that found another one broken */
+	case -EHOSTUNREACH:
+	case -ENETUNREACH:
+	case -ENETDOWN:
+	case -ENETRESET:
+		return true;
+	default:
+		return false;
+	}
+}
+
 void mig_link_cancel(struct mig_link *link)
 {
 	atomic_store(&link->cancelled, true);

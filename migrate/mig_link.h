@@ -116,6 +116,10 @@ BASE_MUST_CHECK int mig_link_receive(struct mig_link *link, struct mig_received 
 bool mig_link_loose(const struct mig_link *link, uint32_t number, uint64_t *ret_offset_bytes,
 		    uint64_t *ret_size_bytes);
 
+/* Whether an error of a call here, or of a connection that is being made, says no more than that
+ * this connection is of no use: another one may be. */
+bool mig_link_is_broken(int code);
+
 /* Whoever is inside comes out with -ECANCELED, now and later.  Async-signal-safe. */
 void mig_link_cancel(struct mig_link *link);
 

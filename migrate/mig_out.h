@@ -12,6 +12,7 @@
 #ifndef MIGRATE_MIG_OUT_H
 #define MIGRATE_MIG_OUT_H
 
+#include "migrate/mig_body_post.h"
 #include "migrate/mig_forecast.h"
 #include "migrate/mig_host.h"
 #include "migrate/mig_pace.h"
@@ -100,15 +101,12 @@ struct mig_out_report {
 	uint64_t cut_ns;      /* without one: a part of copy_ns */
 	uint64_t cut_held_ns; /* the VM stood still, in vain, as one broke just then; likewise */
 	uint64_t again_bytes; /* of memory and images, sent twice because of that; at most */
-	bool is_post; /* by post-copy; what follows is 0 without.  As the destination saw it: */
-	uint64_t owed_pages; /* when it began to run there */
-	uint64_t post_fault_pages, post_rest_pages, post_twice_pages;
-	uint64_t post_waits; /* for the network; of them: */
-	uint64_t post_wait_p50_ns, post_wait_p99_ns, post_wait_longest_ns;
-	uint64_t post_ns; /* from RUNNING to the end; not a part of the blackout */
-	uint64_t post_reconnects;
-	bool is_verified;      /* what follows is 0 without */
-	uint64_t verify_bytes; /* hashed here */
+	bool is_post;         /* by post-copy; what follows is 0 without */
+	struct mig_complete post; /* as the destination saw it, but pages owed when it began to run
+				   * there, and reconnects, as the source did */
+	uint64_t post_ns;         /* from RUNNING to the end; not a part of the blackout */
+	bool is_verified;         /* what follows is 0 without */
+	uint64_t verify_bytes;    /* hashed here */
 	uint64_t verify_running_ns, verify_blackout_ns;
 	uint64_t destination_verify_bytes;
 	uint64_t destination_verify_running_ns, destination_verify_blackout_ns;

@@ -156,15 +156,9 @@ void mig_out_post_report(const struct mig_out *out, struct mig_out_report *repor
 		return;
 	counts = mig_serve_counts(out->serve);
 	report->is_post = true;
-	report->owed_pages = out->owed_pages;
-	report->post_fault_pages = out->complete.fault_pages;
-	report->post_rest_pages = out->complete.rest_pages;
-	report->post_twice_pages = out->complete.twice_pages;
-	report->post_waits = out->complete.waits;
-	report->post_wait_p50_ns = out->complete.p50_ns;
-	report->post_wait_p99_ns = out->complete.p99_ns;
-	report->post_wait_longest_ns = out->complete.longest_ns;
-	report->post_reconnects = counts.dials;
+	report->post = out->complete;
+	report->post.owed_pages = out->owed_pages;
+	report->post.reconnects = counts.dials;
 	report->post_ns = out->times.end_ns > out->times.running_ns && out->times.running_ns != 0
 				  ? out->times.end_ns - out->times.running_ns
 				  : 0;

@@ -15,28 +15,9 @@ bool mig_out_can_resume(const struct mig_out *out)
 	       (out->opened.capabilities & MIG_CAN_RESUME) != 0;
 }
 
-static bool is_of_connection(int code)
-{
-	switch (code) {
-	case -ECONNRESET:
-	case -ECONNABORTED:
-	case -ENOTCONN:
-	case -EPIPE:
-	case -ETIMEDOUT:
-	case -ECANCELED: /* the other thread's connection was the one that broke */
-	case -EHOSTUNREACH:
-	case -ENETUNREACH:
-	case -ENETDOWN:
-	case -ENETRESET:
-		return true;
-	default:
-		return false;
-	}
-}
-
 bool mig_out_is_cut(const struct mig_out *out, int code)
 {
-	return mig_out_can_resume(out) && is_of_connection(code);
+	return mig_out_can_resume(out) && mig_link_is_broken(code);
 }
 
 /* --- the destination's messages: the receiver's thread --- */
@@ -136,7 +117,7 @@ static bool begin_cut(struct mig_out *out)
 	BASE_LOCKED(&out->lock);
 
 	if (out->faulted || out->refused ||
-	    (out->has_reason && !is_of_connection(out->reason.code)))
+	    (out->has_reason && !mig_link_is_broken(out->reason.code)))
 		return false;
 	out->has_reason = false;
 	out->resuming = true;

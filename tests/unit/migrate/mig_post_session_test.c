@@ -85,12 +85,12 @@ Test(mig_post_session, it_runs_there_before_all_is_there)
 {
 	mig_rig_begin(&rig);
 	expect_moved();
-	cr_assert(report.is_post && report.owed_pages > 0);
-	cr_assert_eq(report.post_fault_pages + report.post_rest_pages, report.owed_pages);
-	cr_assert_eq(report.post_reconnects, 0);
+	cr_assert(report.is_post && report.post.owed_pages > 0);
+	cr_assert_eq(report.post.fault_pages + report.post.rest_pages, report.post.owed_pages);
+	cr_assert_eq(report.post.reconnects, 0);
 	cr_assert_eq(atomic_load(&rig.source.serves), 1);
-	cr_assert_leq(report.post_wait_p50_ns, report.post_wait_p99_ns);
-	cr_assert_leq(report.post_wait_p99_ns, report.post_wait_longest_ns);
+	cr_assert_leq(report.post.p50_ns, report.post.p99_ns);
+	cr_assert_leq(report.post.p99_ns, report.post.longest_ns);
 	cr_assert_eq(report.blackout_ns, report.pause_ns + report.last_round_ns + report.state_ns +
 						 report.let_go_ns + report.check_ns +
 						 report.commit_ns + report.activate_ns);
@@ -104,7 +104,7 @@ Test(mig_post_session, it_is_the_last_resort)
 	rig.out_options.pace.time_limit_ns = 20 * BASE_NS_PER_SECOND;
 	mig_rig_begin(&rig);
 	expect_moved();
-	cr_assert(!report.is_post && report.owed_pages == 0);
+	cr_assert(!report.is_post && report.post.owed_pages == 0);
 	cr_assert_eq(atomic_load(&rig.source.serves), 0);
 }
 
@@ -137,7 +137,7 @@ Test(mig_post_session, the_check_waits_for_pages)
 	mig_rig_begin(&rig);
 	expect_moved();
 	cr_assert(report.is_post);
-	cr_assert_eq(report.post_fault_pages, report.owed_pages);
+	cr_assert_eq(report.post.fault_pages, report.post.owed_pages);
 }
 
 static void cut_at_serve(const char *operation)
@@ -204,7 +204,7 @@ Test(mig_post_session, cut_many_times)
 	atomic_store(&stop, true);
 	base_thread_join(thread);
 	cr_assert(report.is_post);
-	cr_assert_gt(report.post_reconnects, 0);
+	cr_assert_gt(report.post.reconnects, 0);
 }
 
 /* --- what does not come about --- */
