@@ -35,7 +35,7 @@
 #define VM_CONTROL_BACKLOG_BYTES_MAX (1u << 20) /* answers a client has not read: then dropped */
 #define VM_CONTROL_ARGS_MAX          20u        /* arguments of one command */
 #define VM_CONTROL_TEXT_BYTES        256u       /* a text argument: NAME_MAX with its zero */
-#define VM_CONTROL_COMMANDS_MAX      32u        /* rows of the command table */
+#define VM_CONTROL_COMMANDS_MAX      48u        /* rows of the command table */
 #define VM_DUMP_BYTES_MAX            (768u << 10) /* of the text; escaped it fits the backlog */
 
 /* Console. */

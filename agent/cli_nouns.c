@@ -19,8 +19,9 @@ const struct cli_noun cli_nouns[] = {
 	  .verb_count = CLI_DISK_VERBS,
 	  .args_bytes = sizeof(struct cli_disk_args) },
 	{ .name = "vm",
-	  .summary = "decide what a migration without a cluster has left open",
-	  .text = "Works on what the workers of virtual machines keep in their state directories.",
+	  .summary = "show a migration, and decide what one without a cluster has left open",
+	  .text = "Works on what the workers of virtual machines tell, and keep in their state "
+		  "directories.",
 	  .exits = "For resolve without --owner, 3 means that a machine is in doubt.",
 	  .verbs = cli_vm_verbs,
 	  .verb_count = CLI_VM_VERBS,

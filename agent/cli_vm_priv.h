@@ -16,6 +16,10 @@ struct cli_vm_args {
 	const char *state_dir;
 	const char *name;
 	int owner; /* enum cli_vm_owner */
+	const char *control;
+	const char *from;
+	const char *report;
+	bool wait;
 	bool other_is_dead;
 	bool dry_run;
 	bool json;
@@ -23,7 +27,9 @@ struct cli_vm_args {
 
 int cli_vm_resolve(const void *arguments, struct base_error *err);
 
-#define CLI_VM_VERBS 1
+int cli_vm_report(const void *arguments, struct base_error *err);
+
+#define CLI_VM_VERBS 2
 extern const struct cli_verb cli_vm_verbs[CLI_VM_VERBS];
 
 #endif

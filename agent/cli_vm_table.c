@@ -56,6 +56,41 @@ static const char *const resolve_examples[] = {
 	NULL,
 };
 
+static const struct cli_row report_rows[] = {
+	{ .name = "control",
+	  .type = CLI_TEXT,
+	  FIELD(control),
+	  .value = "SOCKET",
+	  .expected = "the path of a worker's control socket",
+	  .help = "Control socket of the worker that the machine leaves, or was to leave." },
+	{ .name = "from",
+	  .type = CLI_TEXT,
+	  FIELD(from),
+	  .value = "FILE.json",
+	  .expected = "the path of a file",
+	  .help = "What --json printed, instead of a worker." },
+	{ .name = "report",
+	  .type = CLI_TEXT,
+	  FIELD(report),
+	  .value = "FILE.html",
+	  .expected = "the path of a file",
+	  .help = "Write the page there: one file that needs nothing else. It is there as a whole "
+		  "or not at all. An older one is replaced; what is no regular file is refused." },
+	{ .name = "wait",
+	  .letter = 'w',
+	  .type = CLI_FLAG,
+	  FIELD(wait),
+	  .help = "Wait until the migration that is under way, or the first one that begins, is "
+		  "over. Needed where it is to move: the worker that it leaves ends then." },
+	{ .name = "json", .type = CLI_FLAG, FIELD(json), .help = "Print what was told as JSON." },
+};
+static const char *const report_examples[] = {
+	"godwit vm report --control /run/godwit/web1.sock --wait --report web1.html",
+	"godwit vm report --control /run/godwit/web1.sock --json > web1.json",
+	"godwit vm report --from web1.json --report web1.html",
+	NULL,
+};
+
 const struct cli_verb cli_vm_verbs[CLI_VM_VERBS] = {
 	{ .name = "resolve",
 	  .summary = "Show or decide who runs a machine whose migration was cut off in doubt.",
@@ -70,4 +105,15 @@ const struct cli_verb cli_vm_verbs[CLI_VM_VERBS] = {
 	  .row_count = COUNT(resolve_rows),
 	  .examples = resolve_examples,
 	  .run = cli_vm_resolve },
+	{ .name = "report",
+	  .summary = "Write a page about a migration: what it did over time, and its figures.",
+	  .text = "Asks the worker that a virtual machine leaves for the migration that is under "
+		  "way there, or for the last one if the machine stayed, and writes a page for a "
+		  "browser: dirty rate, send rate, what remained, throttling, faults served and "
+		  "the blackout with its phases over time, and tables of the figures. The page "
+		  "has no script and loads nothing.",
+	  .rows = report_rows,
+	  .row_count = COUNT(report_rows),
+	  .examples = report_examples,
+	  .run = cli_vm_report },
 };

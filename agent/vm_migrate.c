@@ -307,6 +307,23 @@ uint32_t vm_move_round(struct vm_move *move)
 	return progress.round;
 }
 
+void vm_move_look(struct vm_move *move, struct mig_timeline_view *ret_view)
+{
+	struct mig_out_progress progress;
+
+	mig_out_progress(move->out, &progress);
+	*ret_view = (struct mig_timeline_view){
+		.sent_bytes = progress.sent_bytes,
+		.dirty_bytes = progress.dirty_bytes,
+		.left_bytes = progress.left_bytes,
+		.fault_pages = progress.fault_pages,
+		.throttle_permille = progress.throttle_permille,
+		.round = progress.round,
+		.state = (uint32_t)progress.state,
+		.is_cut = progress.is_cut,
+	};
+}
+
 json_t *vm_move_progress_json(struct vm_move *move)
 {
 	struct mig_out_progress progress;

@@ -21,6 +21,7 @@
 #include "migrate/mig_in.h"
 #include "migrate/mig_out.h"
 #include "migrate/mig_records.h"
+#include "migrate/mig_timeline.h"
 
 struct vm_move;
 
@@ -107,6 +108,7 @@ uint64_t vm_move_epoch(const struct vm_move *move);
 json_t *vm_move_report_json(const struct vm_move *move);
 json_t *vm_move_progress_json(struct vm_move *move);
 uint32_t vm_move_round(struct vm_move *move);
+void vm_move_look(struct vm_move *move, struct mig_timeline_view *ret_view); /* all but the time */
 const char *vm_move_end_name(enum mig_out_end end);
 
 /* --- destination --- */

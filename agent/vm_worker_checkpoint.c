@@ -204,6 +204,7 @@ void vm_worker_client_gone(void *context, const struct vm_call *call)
 	struct vm_worker *worker = context;
 	struct vm_checkpoint *checkpoint = &worker->checkpoint;
 
+	vm_worker_watch_gone(worker, call);
 	if (!checkpoint->under_way || checkpoint->call.client != call->client ||
 	    checkpoint->call.generation != call->generation)
 		return;

@@ -248,6 +248,11 @@ HANDLER(handle_migrate_status)
 	return 0;
 }
 
+HANDLER(handle_migrate_timeline)
+{
+	return vm_worker_timeline(context, call, request->args[0].flag, ret_result, err);
+}
+
 HANDLER(handle_devices)
 {
 	(void)ret_result;
@@ -418,6 +423,8 @@ const struct vm_command vm_worker_commands[] = {
 	{ .spec = { "migrate-cancel", NO_ARGS }, .handle = handle_migrate_cancel },
 	{ .spec = { "migrate-postcopy", NO_ARGS }, .handle = handle_migrate_post },
 	{ .spec = { "migrate-status", NO_ARGS }, .handle = handle_migrate_status },
+	{ .spec = { "migrate-timeline", { { "wait", VM_ARG_SWITCH, false } } },
+	  .handle = handle_migrate_timeline },
 	{ .spec = { "devices", NO_ARGS }, .handle = handle_devices },
 	{ .spec = { "dump", NO_ARGS }, .handle = handle_dump },
 	{ .spec = { "disk-add", { { "disk", VM_ARG_TEXT, true } } }, .handle = handle_disk_add },

@@ -127,6 +127,7 @@ static struct vm_move_options move_options(struct vm_worker *worker)
 void vm_worker_move_free(struct vm_worker *worker)
 {
 	base_loop_timer_free(worker->move_timer);
+	vm_worker_watch_free(worker);
 	vm_move_free(worker->move);
 	vm_move_free(worker->arrival);
 	mig_host_free(worker->host_moves);
@@ -384,8 +385,9 @@ int vm_worker_migrate(struct vm_worker *worker, const struct vm_call *call,
 		say_clear(worker, move.to.text);
 	worker->move_call = *call;
 	worker->move_round = 0;
-	base_loop_timer_arm(worker->move_timer,
-			    base_clock_boot_ns(&base_clock_system) + ROUND_LOOK_NS);
+	worker->move_round_ns = 0;
+	vm_worker_watch_begin(worker, move.to.text);
+	vm_worker_move_look(worker);
 	base_log(BASE_LOG_NOTICE, "vm.move-begun", "vm=%s to=%s channels=%" PRIu32,
 		 worker->config->name, move.to.text, move.channel_count);
 	vm_worker_event(worker, "migrate-begun", json_pack("{s:s}", "to", move.to.text));
@@ -416,19 +418,27 @@ json_t *vm_worker_migrate_status(struct vm_worker *worker)
 	return json_pack("{s:s}", "state", "none");
 }
 
-void vm_worker_move_look(void *context)
+static void tell_round(struct vm_worker *worker)
 {
-	struct vm_worker *worker = context;
-	uint32_t round = 0;
+	uint32_t round = vm_move_round(worker->move);
 
-	if (worker->move == NULL)
-		return;
-	round = vm_move_round(worker->move);
 	if (round != worker->move_round)
 		vm_worker_event(worker, "migrate-round", vm_move_progress_json(worker->move));
 	worker->move_round = round;
-	base_loop_timer_arm(worker->move_timer,
-			    base_clock_boot_ns(&base_clock_system) + ROUND_LOOK_NS);
+}
+
+void vm_worker_move_look(void *context)
+{
+	struct vm_worker *worker = context;
+	uint64_t now_ns = base_clock_boot_ns(&base_clock_system);
+
+	if (worker->move == NULL)
+		return;
+	if (now_ns - worker->move_round_ns >= ROUND_LOOK_NS) {
+		tell_round(worker);
+		worker->move_round_ns = now_ns;
+	}
+	base_loop_timer_arm(worker->move_timer, vm_worker_watch_look(worker));
 }
 
 static json_t *findings_json(const struct mig_findings *findings)
@@ -456,6 +466,7 @@ static void move_failed(struct vm_worker *worker, enum mig_out_end end,
 		(void)json_object_set_new(report, "text", json_string(err->text));
 		(void)json_object_set_new(report, "findings", findings_json(findings));
 	}
+	vm_worker_watch_end(worker, report);
 	vm_worker_event(worker, "migrate-ended", report);
 	if (worker->control != NULL)
 		vm_control_refuse(worker->control, &worker->move_call, err);
@@ -476,6 +487,7 @@ static void move_done(struct vm_worker *worker)
 			 (long long)BASE_NS_PER_US,
 		 json_integer_value(json_object_get(report, "sent_bytes")),
 		 json_integer_value(json_object_get(report, "rounds")));
+	vm_worker_watch_end(worker, report);
 	vm_worker_event(worker, "migrate-ended", json_copy(report));
 	if (worker->control != NULL)
 		vm_control_answer(worker->control, &worker->move_call, report);
@@ -489,6 +501,7 @@ static void dry_run_done(struct vm_worker *worker)
 
 	base_log(BASE_LOG_NOTICE, "vm.move-forecast", "vm=%s to=%s", worker->config->name,
 		 json_string_value(json_object_get(report, "to")));
+	vm_worker_watch_end(worker, report);
 	vm_worker_event(worker, "migrate-ended", json_copy(report));
 	if (worker->control != NULL)
 		vm_control_answer(worker->control, &worker->move_call, report);

@@ -154,6 +154,10 @@ struct vm_worker {
 	struct vm_move_gate gate;    /* of moves away */
 	struct vm_call move_call;    /* who asked for it */
 	uint32_t move_round;         /* that subscribers have heard of */
+	uint64_t move_round_ns;      /* when it was looked for news for them */
+	struct vm_watch *watch;      /* of that move, or of the last one; NULL: none was */
+	uint32_t watcher_count;
+	struct vm_call watchers[VM_CONTROL_CLIENTS_MAX]; /* wait for the end of a move */
 	struct base_loop_timer *move_timer;
 	struct vm_move *arrival;   /* to here; set under lock by the job that waits for it */
 	bool arrival_unwanted;     /* under lock */
@@ -296,6 +300,20 @@ void vm_worker_move_stop(struct vm_worker *worker);
 void vm_worker_move_look(void *context); /* the timer's */
 /* News VM_NEWS_MOVE has come. */
 void vm_worker_move_news(struct vm_worker *worker);
+
+/* --- vm_worker_timeline.c --- */
+
+/* A move begins: it is watched from now on, as far as there is memory. */
+void vm_worker_watch_begin(struct vm_worker *worker, const char *to);
+/* Look at it; returns when to look again. */
+uint64_t vm_worker_watch_look(struct vm_worker *worker);
+/* It is over: @report is borrowed.  Who waits is answered. */
+void vm_worker_watch_end(struct vm_worker *worker, json_t *report);
+void vm_worker_watch_gone(struct vm_worker *worker, const struct vm_call *call); /* a client */
+void vm_worker_watch_free(struct vm_worker *worker);
+/* The command: *ret_result, VM_CALL_LATER where it is waited for, or why not. */
+BASE_MUST_CHECK int vm_worker_timeline(struct vm_worker *worker, const struct vm_call *call,
+				       bool wait, json_t **ret_result, struct base_error *err);
 
 /* --- vm_worker_commands.c --- */
 

@@ -473,21 +473,22 @@ void mig_out_progress(struct mig_out *out, struct mig_out_progress *ret_progress
 	progress.is_cut = out->resuming;
 	progress.round = out->round;
 	progress.left_pages = out->left_pages;
-	if (out->shown == MIG_SRC_SERVING)
-		progress.left_pages = mig_out_post_left(out);
 	if (out->copy != NULL) {
 		struct mig_copy_counts counts = mig_copy_counts(out->copy);
 		uint64_t sent = mig_out_sent_bytes(out);
 
+		uint64_t moved = mig_out_moved_bytes(out) - out->round_begin_bytes;
+
 		progress.sent_bytes = sent;
+		progress.left_bytes = out->round_bytes > moved ? out->round_bytes - moved : 0;
 		progress.page_count = counts.page_count;
 		progress.zero_pages = counts.zero_pages;
 		if (out->pace.begin_ns != 0)
 			progress.view =
-				mig_pace_view(&out->pace, mig_out_now(),
-					      mig_out_moved_bytes(out) - out->round_begin_bytes,
-					      out->round_bytes);
+				mig_pace_view(&out->pace, mig_out_now(), moved, out->round_bytes);
 	}
+	progress.dirty_bytes = out->dirty_bytes;
+	mig_out_post_progress(out, &progress);
 	*ret_progress = progress;
 }
 

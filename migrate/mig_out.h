@@ -70,6 +70,11 @@ struct mig_out_progress {
 	uint64_t sent_bytes; /* over all channels, with headers */
 	uint64_t page_count, zero_pages;
 	uint64_t left_pages; /* of the last harvest */
+	/* For those who watch it over time: mig_timeline.h. */
+	uint64_t left_bytes;  /* of memory and images, of what the round under way has to send */
+	uint64_t dirty_bytes; /* what the harvests named, in all */
+	uint64_t fault_pages; /* by post-copy, because somebody waited */
+	uint32_t throttle_permille; /* of its time that the guest is kept from running */
 };
 
 /* What was spoken; of the last connections that were made. */

@@ -239,6 +239,7 @@ static int one_round(struct mig_out *out, uint32_t number, enum mig_pace_step *r
 		BASE_LOCKED(&out->lock);
 
 		out->left_pages = left;
+		out->dirty_bytes += left * MIG_PAGE_BYTES + out->image_bytes;
 		*ret_step = next_step(out, sweep, mig_out_moved_bytes(out) - begin_bytes, took_ns);
 		room_bytes = mig_pace_room_bytes(&out->pace);
 	}
@@ -411,8 +412,14 @@ static int rest(struct mig_out *out, uint32_t number, struct base_error *err)
 {
 	const struct mig_source_vm *vm = out->options.vm;
 	BASE_CLEANUP(base_buffer_fini) struct base_buffer state = { .data = NULL };
+	uint64_t before = count_pages(out, out->dirty);
 	int r = last_harvest(out, err);
 
+	if (r == 0 && !out->options.quick) {
+		BASE_LOCKED(&out->lock);
+
+		out->dirty_bytes += (count_pages(out, out->dirty) - before) * MIG_PAGE_BYTES;
+	}
 	if (r == 0 && out->post)
 		mig_out_post_instead(out);
 	if (r == 0)

@@ -148,6 +148,21 @@ uint64_t mig_out_post_left(const struct mig_out *out)
 	return out->owed_pages > sent ? out->owed_pages - sent : 0;
 }
 
+void mig_out_post_progress(const struct mig_out *out, struct mig_out_progress *progress)
+{
+	struct mig_serve_counts counts = { 0 };
+
+	if (out->serve == NULL)
+		return;
+	counts = mig_serve_counts(out->serve);
+	progress->fault_pages = counts.asked_pages;
+	progress->sent_bytes += counts.sent_bytes;
+	if (out->shown != MIG_SRC_SERVING)
+		return;
+	progress->left_pages = mig_out_post_left(out);
+	progress->left_bytes = progress->left_pages * MIG_PAGE_BYTES;
+}
+
 void mig_out_post_report(const struct mig_out *out, struct mig_out_report *report)
 {
 	struct mig_serve_counts counts = { 0 };

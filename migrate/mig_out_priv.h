@@ -129,6 +129,7 @@ struct mig_out {
 	uint64_t round_bytes;       /* at most, of the round under way */
 	uint64_t round_begin_bytes; /* of memory and disks sent when it began */
 	uint64_t left_pages;
+	uint64_t dirty_bytes; /* of all harvests but the first */
 	uint64_t resent_chunks;
 	uint64_t state_bytes;
 	uint64_t destination_check_ns, destination_activate_ns;
@@ -234,6 +235,8 @@ void mig_out_post_serve(struct mig_out *out);
 void mig_out_post_lost(struct mig_out *out);
 void mig_out_post_stop(struct mig_out *out);
 uint64_t mig_out_post_left(const struct mig_out *out); /* there is a serve */
+/* Under the lock. */
+void mig_out_post_progress(const struct mig_out *out, struct mig_out_progress *progress);
 void mig_out_post_report(const struct mig_out *out, struct mig_out_report *report);
 
 #define MIG_OUT_CANNOT_VERIFY "the destination cannot verify: it is of an older version"

@@ -244,9 +244,14 @@ fast
 
 # There, and back, and there again while it is paused.
 incoming b
+"${GODWIT:-$(dirname "$worker")/godwit}" vm report --control "$work/a/control" --wait --report "$work/page.html" 2>"$work/page.log" &
+page=$!
 check migrate-there moves a downtime_ms=3000 # a processor in software enciphers slowly
 check migrate-there-is-not-under-the-kernels test "$(field kernel <"$work/report")" = false
 check migrate-there-is-under-tls test "$(field peer <"$work/report")" = "${address[b]}"
+check migrate-there-has-a-page wait "$page"
+check migrate-there-page-is-whole grep -q 'id="phase-table"' "$work/page.html"
+check migrate-there-page-is-sampled grep -q 'id="sent" class="sent line"' "$work/page.html"
 check migrate-there-ends-here ends_with a 7
 check migrate-there-goes-on goes_on b
 check migrate-there-verified verified b
