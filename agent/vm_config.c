@@ -485,7 +485,7 @@ static int check_boot(const struct parse *parse, struct base_error *err)
 static int check_incoming(const struct parse *parse, struct base_error *err)
 {
 	const struct vm_config *config = &parse->config;
-	struct vm_address address;
+	struct vm_addresses addresses;
 	struct base_error why = { 0 };
 
 	if (is_given(parse, "restore-force-tsc") && config->restore[0] == '\0' &&
@@ -501,7 +501,7 @@ static int check_incoming(const struct parse *parse, struct base_error *err)
 				 why.text);
 	if (config->incoming[0] == '\0')
 		return 0;
-	if (vm_address_parse(config->incoming, &address, &why) < 0)
+	if (vm_addresses_parse(config->incoming, &addresses, &why) < 0)
 		return base_fail(err, -EINVAL, "%s: key 'incoming': value %s",
 				 where_given(parse, "incoming"), why.text);
 	if (config->restore[0] != '\0')

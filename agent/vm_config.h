@@ -105,7 +105,7 @@ struct vm_config {
 	char state_dir[VM_PATH_BYTES];
 	char restore[VM_PATH_BYTES];
 	enum vm_switch restore_force_tsc;
-	char incoming[VM_ADDRESS_BYTES]; /* where a migration is to come to */
+	char incoming[VM_ADDRESSES_BYTES]; /* where a migration is to come to */
 	enum vm_switch migrate;
 	char migrate_dir[VM_PATH_BYTES]; /* "": VM_MIGRATE_DIR, if that can be had */
 	uint64_t migrate_out;            /* the host's limits */

@@ -229,7 +229,8 @@ const struct vm_key vm_config_keys[] = {
 	  FIELD(incoming),
 	  .expected = "ADDRESS:PORT in numbers, such as 192.0.2.1:7011 or [2001:db8::1]:7011",
 	  .help = "Where to listen for a machine that another worker moves here, instead of "
-		  "booting. The other keys have to say the same as there. Needs state-dir." },
+		  "booting: one address, or up to 4 with commas between, one a network. The other "
+		  "keys have to say the same as there. Needs state-dir." },
 	{ .name = "migrate",
 	  .type = VM_KEY_CHOICE,
 	  FIELD(migrate),

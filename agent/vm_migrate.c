@@ -42,6 +42,7 @@ void vm_move_free(struct vm_move *move)
 		base_thread_join(move->thread);
 	}
 	mig_out_free(move->out);
+	vm_route_fini(&move->route);
 	mig_rate_free(move->rate);
 	mig_in_free(move->in);
 	mig_tls_free(move->options.tls);
@@ -58,7 +59,7 @@ static int dial(void *context, int *ret_fd, struct base_error *err)
 {
 	struct vm_move *move = context;
 
-	return vm_address_connect(&move->request.to, CONNECT_TIMEOUT_MS, ret_fd, err);
+	return vm_route_connect(&move->route, CONNECT_TIMEOUT_MS, ret_fd, err);
 }
 
 static void *out_body(void *context)
@@ -116,9 +117,10 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 		return base_fail(err, -ENOMEM, "move: no memory");
 	out.epoch = move->epoch;
 	move->request = *request;
+	vm_route_init(&move->route, &request->to, request->spread);
 	base_random_bytes(move->id, sizeof(move->id));
-	code = mig_keep_init(&move->keep, options->records, options->config->name, request->to.text,
-			     move->id, err);
+	code = mig_keep_init(&move->keep, options->records, options->config->name,
+			     request->to.list[0].text, move->id, err);
 	if (code == 0)
 		code = rate_new(move, err);
 	out.rate = move->rate;
@@ -286,7 +288,7 @@ json_t *vm_move_report_json(const struct vm_move *move)
 	json_t *object = json_object();
 
 	(void)json_object_set_new(object, "end", json_string(vm_move_end_name(move->end)));
-	(void)json_object_set_new(object, "to", json_string(move->request.to.text));
+	(void)json_object_set_new(object, "to", json_string(move->request.to.list[0].text));
 	(void)json_object_set_new(object, "mode",
 				  json_string(move->request.quick ? "quick" : "live"));
 	put(object, "epoch", move->end == MIG_OUT_MOVED ? move->epoch + 1 : move->epoch);
@@ -330,7 +332,7 @@ json_t *vm_move_progress_json(struct vm_move *move)
 	json_t *object = json_object();
 
 	mig_out_progress(move->out, &progress);
-	(void)json_object_set_new(object, "to", json_string(move->request.to.text));
+	(void)json_object_set_new(object, "to", json_string(move->request.to.list[0].text));
 	(void)json_object_set_new(object, "state",
 				  json_string(progress.is_queued ? "queued"
 					      : progress.is_cut
@@ -406,6 +408,9 @@ int vm_move_in_new(const struct vm_move_options *options, int listen_fd, struct 
 	move->arbiter =
 		(struct mig_arbiter){ .ask = register_ask, .read = register_read, .context = move };
 	in.arbiter = &move->arbiter;
+	in.more_count = options->more_count;
+	for (uint32_t i = 0; i < options->more_count; i++)
+		in.more_fds[i] = options->more_fds[i];
 	vm_move_post_options(move, &in);
 	code = mig_in_new(&in, &move->in, err);
 	if (code < 0)

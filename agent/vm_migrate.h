@@ -41,14 +41,16 @@ struct vm_move_options {
 	const struct vm_config *config;
 	struct hv_machine *machine;
 	struct vm_devices *devices;
-	const char *host;               /* this one's name, for people */
-	struct mig_records *records;    /* of the state directory */
-	struct mig_host *host_moves;    /* what this host's moves share; NULL: nothing */
-	struct mig_tls *tls;            /* taken, also on failure; NULL: clear text */
-	struct vm_move_gate *gate;      /* source */
-	int state_fd;                   /* a file in memory: the device state */
-	int state_dir_fd;               /* the state directory */
-	int fault_fd;                   /* destination: of mig_faults_open(); -1: no post-copy */
+	const char *host;            /* this one's name, for people */
+	struct mig_records *records; /* of the state directory */
+	struct mig_host *host_moves; /* what this host's moves share; NULL: nothing */
+	struct mig_tls *tls;         /* taken, also on failure; NULL: clear text */
+	struct vm_move_gate *gate;   /* source */
+	int state_fd;                /* a file in memory: the device state */
+	int state_dir_fd;            /* the state directory */
+	int fault_fd;                /* destination: of mig_faults_open(); -1: no post-copy */
+	const int *more_fds;         /* destination: further ones to listen on */
+	uint32_t more_count;
 	uint64_t epoch;                 /* of the VM here; 0: none that anybody keeps */
 	bool leash_bound;               /* to that epoch */
 	bool (*may_act)(void *context); /* the leash's gate; any thread */
@@ -60,7 +62,8 @@ struct vm_move_options {
 
 /* Of the command. */
 struct vm_move_request {
-	struct vm_address to;
+	struct vm_addresses to;        /* in order of preference */
+	bool spread;                   /* channels go round over all of them */
 	char peer[MIG_TLS_NAME_BYTES]; /* name in the other host's certificate; "": clear text */
 	uint32_t channel_count;
 	uint64_t downtime_ms;

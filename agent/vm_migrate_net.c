@@ -73,6 +73,48 @@ int vm_address_parse(const char *text, struct vm_address *ret_address, struct ba
 	return 0;
 }
 
+static bool has_address(const struct vm_addresses *addresses, const struct vm_address *address)
+{
+	for (uint32_t i = 0; i < addresses->count; i++)
+		if (memcmp(&addresses->list[i].socket, &address->socket, sizeof(address->socket)) ==
+		    0)
+			return true;
+	return false;
+}
+
+int vm_addresses_parse(const char *text, struct vm_addresses *ret_addresses, struct base_error *err)
+{
+	struct vm_addresses addresses = { .count = 0 };
+	const char *at = text;
+
+	for (;;) {
+		size_t length = strcspn(at, ",");
+		char one[VM_ADDRESS_BYTES];
+		struct vm_address address;
+		int code = 0;
+
+		if (length >= sizeof(one))
+			return bad_address(at, err);
+		memcpy(one, at, length);
+		one[length] = '\0';
+		code = vm_address_parse(one, &address, err);
+		if (code < 0)
+			return code;
+		if (has_address(&addresses, &address))
+			return base_fail(err, -EINVAL, "'%s': expected each ADDRESS:PORT once",
+					 one);
+		if (addresses.count == VM_ADDRESSES_MAX)
+			return base_fail(err, -EINVAL, "'%s': expected at most %u of ADDRESS:PORT",
+					 one, VM_ADDRESSES_MAX);
+		addresses.list[addresses.count++] = address;
+		if (at[length] == '\0')
+			break;
+		at += length + 1;
+	}
+	*ret_addresses = addresses;
+	return 0;
+}
+
 void vm_address_host(const struct vm_address *address, char ret_text[VM_ADDRESS_BYTES])
 {
 	struct sockaddr_in v4;

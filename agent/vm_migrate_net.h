@@ -27,6 +27,22 @@ struct vm_address {
 BASE_MUST_CHECK int vm_address_parse(const char *text, struct vm_address *ret_address,
 				     struct base_error *err);
 
+/* A host's addresses on several networks, in order of preference. */
+#define VM_ADDRESSES_MAX   4u
+#define VM_ADDRESSES_BYTES (VM_ADDRESSES_MAX * VM_ADDRESS_BYTES)
+struct vm_addresses {
+	struct vm_address list[VM_ADDRESSES_MAX];
+	uint32_t count; /* from 1 */
+};
+
+/**
+ * vm_addresses_parse - addresses with commas between.
+ * -EINVAL: one is wrong, is there twice, or they are too many; the text as vm_address_parse()'s.
+ * Pure.
+ */
+BASE_MUST_CHECK int vm_addresses_parse(const char *text, struct vm_addresses *ret_addresses,
+				       struct base_error *err);
+
 /* The host of it alone, in numbers.  Pure. */
 void vm_address_host(const struct vm_address *address, char ret_text[VM_ADDRESS_BYTES]);
 

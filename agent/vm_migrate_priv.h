@@ -13,6 +13,7 @@
 #include "agent/vm_inventory.h"
 #include "agent/vm_migrate.h"
 #include "agent/vm_migrate_plan.h"
+#include "agent/vm_migrate_route.h"
 
 /* Before the container of the saved-state format: u32 version, u32 flags. */
 #define VM_MOVE_STATE_HEADER_BYTES 8u
@@ -28,6 +29,7 @@ struct vm_move {
 
 	/* Source. */
 	struct vm_move_request request;
+	struct vm_route route;
 	uint8_t id[MIG_ID_BYTES];
 	struct mig_out *out;
 	struct mig_rate *rate;             /* NULL: no cap */

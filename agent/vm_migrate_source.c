@@ -291,7 +291,7 @@ static void serve(void *vm)
 		base_log(BASE_LOG_WARNING, "vm.move-record", "vm=%s why=%s",
 			 move->options.config->name, base_log_str(why.text));
 	base_log(BASE_LOG_NOTICE, "vm.postcopy-serving", "vm=%s to=%s", move->options.config->name,
-		 move->request.to.text);
+		 move->request.to.list[0].text);
 }
 
 /* The memory goes with the process, which has nothing else to do now. */

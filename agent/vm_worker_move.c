@@ -60,10 +60,27 @@ static void open_faults(struct vm_worker *worker)
 			 base_log_str(why.text));
 }
 
+/* One a network. */
+static int listen_on_all(struct vm_worker *worker, struct base_error *err)
+{
+	struct vm_addresses addresses;
+	int code = vm_addresses_parse(worker->config->incoming, &addresses, err);
+
+	for (uint32_t i = 0; code == 0 && i < addresses.count; i++) {
+		int fd = -1;
+
+		code = vm_address_listen(&addresses.list[i], &fd, err);
+		if (code == 0 && i > 0)
+			worker->more_fds[worker->more_count++] = fd;
+		else if (code == 0)
+			worker->listen_fd = fd;
+	}
+	return code;
+}
+
 int vm_worker_move_open(struct vm_worker *worker, struct base_error *err)
 {
 	const struct vm_config *config = worker->config;
-	struct vm_address address;
 	int code = open_host(worker);
 
 	worker->epoch = config->epoch;
@@ -90,9 +107,7 @@ int vm_worker_move_open(struct vm_worker *worker, struct base_error *err)
 	if (config->incoming[0] == '\0')
 		return 0;
 	open_faults(worker);
-	code = vm_address_parse(config->incoming, &address, err);
-	if (code == 0)
-		code = vm_address_listen(&address, &worker->listen_fd, err);
+	code = listen_on_all(worker, err);
 	return code < 0 ? base_fail_within(err, code, "key 'incoming'") : 0;
 }
 
@@ -116,6 +131,8 @@ static struct vm_move_options move_options(struct vm_worker *worker)
 		.state_fd = worker->move_state_fd,
 		.state_dir_fd = worker->state_dir_fd,
 		.fault_fd = worker->fault_fd,
+		.more_fds = worker->more_fds,
+		.more_count = worker->more_count,
 		.epoch = worker->epoch,
 		.leash_bound = worker->config->leash_page_fd >= 0,
 		.may_act = vm_worker_may_act,
@@ -135,6 +152,8 @@ void vm_worker_move_free(struct vm_worker *worker)
 	worker->records = NULL;
 	base_closep(&worker->move_state_fd);
 	base_closep(&worker->listen_fd);
+	while (worker->more_count > 0)
+		base_closep(&worker->more_fds[--worker->more_count]);
 	base_closep(&worker->tls_dir_fd);
 	base_closep(&worker->fault_fd);
 }
@@ -266,7 +285,7 @@ static int mode_arg(const struct vm_request *request, bool *quick, struct base_e
 }
 
 /* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth, mode,
- * verify, keep, resume_ms, dry_run_ms; peer and clear are peer_args()'s. */
+ * verify, keep, resume_ms, dry_run_ms, spread (behind peer and clear, which are peer_args()'s). */
 static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
 			struct base_error *err)
 {
@@ -278,7 +297,7 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 	struct base_error why = { 0 };
 	int code = 0;
 
-	if (vm_address_parse(request->args[0].text, &move.to, &why) < 0)
+	if (vm_addresses_parse(request->args[0].text, &move.to, &why) < 0)
 		return base_fail(err, -EINVAL, "command 'migrate': argument 'to': %s", why.text);
 	code = number_arg(&request->args[1], "channels", 1, MIG_CHANNELS_MAX, &channels, err);
 	if (code == 0)
@@ -305,6 +324,7 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 		code = number_arg(&request->args[12], "dry_run_ms", 100, VM_MOVE_DRY_RUN_MS_MAX,
 				  &move.dry_run_ms, err);
 	move.keep = request->args[10].flag;
+	move.spread = request->args[15].flag;
 	move.channel_count = (uint32_t)channels;
 	move.verify = request->args[9].given && request->args[9].flag;
 	if (code == 0 && move.verify && move.late == MIG_LATE_POSTCOPY)
@@ -333,7 +353,7 @@ static int peer_args(const struct vm_worker *worker, const struct vm_request *re
 	if (peer->given)
 		(void)snprintf(move->peer, sizeof(move->peer), "%s", peer->text);
 	else if (!is_clear)
-		vm_address_host(&move->to, move->peer);
+		vm_address_host(&move->to.list[0], move->peer);
 	return 0;
 }
 
@@ -382,15 +402,15 @@ int vm_worker_migrate(struct vm_worker *worker, const struct vm_call *call,
 	if (code < 0)
 		return code;
 	if (move.peer[0] == '\0')
-		say_clear(worker, move.to.text);
+		say_clear(worker, move.to.list[0].text);
 	worker->move_call = *call;
 	worker->move_round = 0;
 	worker->move_round_ns = 0;
-	vm_worker_watch_begin(worker, move.to.text);
+	vm_worker_watch_begin(worker, move.to.list[0].text);
 	vm_worker_move_look(worker);
 	base_log(BASE_LOG_NOTICE, "vm.move-begun", "vm=%s to=%s channels=%" PRIu32,
-		 worker->config->name, move.to.text, move.channel_count);
-	vm_worker_event(worker, "migrate-begun", json_pack("{s:s}", "to", move.to.text));
+		 worker->config->name, move.to.list[0].text, move.channel_count);
+	vm_worker_event(worker, "migrate-begun", json_pack("{s:s}", "to", move.to.list[0].text));
 	return VM_CALL_LATER;
 }
 

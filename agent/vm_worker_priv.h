@@ -111,11 +111,13 @@ struct vm_worker {
 	int restore_fd;
 	int state_dir_fd;
 	int signal_fd;
-	int move_state_fd; /* a file in memory, for the device state of a move */
-	int listen_fd;     /* where a move comes to */
-	int tls_dir_fd;    /* certificates for moves */
-	int fault_fd;      /* for pages that come after it */
-	int swept_count;   /* files that killed saves left in the state directory */
+	int move_state_fd;             /* a file in memory, for the device state of a move */
+	int listen_fd;                 /* where a move comes to */
+	int more_fds[MIG_IN_MORE_MAX]; /* likewise, on other networks */
+	uint32_t more_count;
+	int tls_dir_fd;  /* certificates for moves */
+	int fault_fd;    /* for pages that come after it */
+	int swept_count; /* files that killed saves left in the state directory */
 
 	struct base_loop *loop;
 	struct base_loop_fd *signal_watch;

@@ -20,10 +20,14 @@
 
 struct mig_in;
 
+#define MIG_IN_MORE_MAX 3u /* networks besides the first one */
+
 struct mig_in_options {
 	const struct mig_destination_vm *vm; /* borrowed */
 	void *vm_context;
-	int listen_fd;       /* borrowed */
+	int listen_fd;                 /* borrowed */
+	int more_fds[MIG_IN_MORE_MAX]; /* likewise: other networks that it may come over */
+	uint32_t more_count;
 	struct mig_tls *tls; /* borrowed; of a destination; NULL: clear text */
 	/* Somebody who is not who may come, or who speaks otherwise, was turned away; the door's
 	 * thread, must not block.  May be NULL. */

@@ -437,13 +437,12 @@ static void from_text(const struct sockaddr_storage *from, char text[FROM_BYTES]
 	(void)snprintf(text, FROM_BYTES, "%s", number[0] != '\0' ? number : "this host");
 }
 
-static void answer_door(struct door *door)
+static void answer_door(struct door *door, int listen_fd)
 {
 	struct sockaddr_storage from = { .ss_family = AF_UNSPEC };
 	socklen_t from_bytes = sizeof(from);
 	struct pending *pending = &door->list[door->count];
-	int fd = accept4(door->in->options.listen_fd, (struct sockaddr *)&from, &from_bytes,
-			 SOCK_CLOEXEC);
+	int fd = accept4(listen_fd, (struct sockaddr *)&from, &from_bytes, SOCK_CLOEXEC);
 
 	if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
 		base_sleep_ns(NO_DESCRIPTOR_NS); /* who knocks goes on knocking */
@@ -470,28 +469,43 @@ static void drop_late(struct door *door)
 			close_pending(door, i);
 }
 
+/* Where it listens, one a network; poll() skips what is -1. */
+static void set_listening(const struct mig_in_options *options, struct pollfd *fds)
+{
+	fds[0] = (struct pollfd){ .fd = options->listen_fd, .events = POLLIN };
+	for (uint32_t i = 0; i < MIG_IN_MORE_MAX; i++)
+		fds[1 + i] =
+			(struct pollfd){ .fd = i < options->more_count ? options->more_fds[i] : -1,
+					 .events = POLLIN };
+}
+
 static void *watch(void *context)
 {
+	enum {
+		LISTENING = 1,
+		PENDING = LISTENING + 1 + MIG_IN_MORE_MAX
+	};
 	struct door door = { .in = context };
-	struct pollfd fds[2 + MIG_IN_PENDING_MAX];
+	struct pollfd fds[PENDING + MIG_IN_PENDING_MAX];
 
 	for (;;) {
 		uint32_t count = door.count;
 
 		fds[0] = (struct pollfd){ .fd = door.in->wake_fd, .events = POLLIN };
-		fds[1] = (struct pollfd){ .fd = door.in->options.listen_fd, .events = POLLIN };
+		set_listening(&door.in->options, fds + LISTENING);
 		for (uint32_t i = 0; i < count; i++)
-			fds[2 + i] = (struct pollfd){ .fd = door.list[i].fd,
-						      .events = door.list[i].events };
-		(void)poll(fds, 2 + count, count > 0 ? 500 : -1);
+			fds[PENDING + i] = (struct pollfd){ .fd = door.list[i].fd,
+							    .events = door.list[i].events };
+		(void)poll(fds, PENDING + count, count > 0 ? 500 : -1);
 		if (fds[0].revents != 0)
 			break;
 		for (uint32_t i = count; i-- > 0;) /* backwards: one that goes is replaced by the
 						      last, which was looked at */
-			if (fds[2 + i].revents != 0)
+			if (fds[PENDING + i].revents != 0)
 				listen_to(&door, i);
-		if (fds[1].revents != 0)
-			answer_door(&door);
+		for (uint32_t i = LISTENING; i < PENDING; i++)
+			if (fds[i].revents != 0)
+				answer_door(&door, fds[i].fd);
 		drop_late(&door);
 	}
 	while (door.count > 0)

@@ -178,6 +178,13 @@ medium() { # a link over which a move takes seconds
 	ip netns exec gw-a tc qdisc replace dev gw-va root tbf rate 40mbit burst 64k latency 50ms
 }
 
+both_carry() { # a MiB has gone over each of the two networks
+	local device
+	for device in gw-va gw-wa; do
+		(($(ip netns exec gw-a cat "/sys/class/net/$device/statistics/tx_bytes") > carried[$device] + (1 << 20))) || return 1
+	done
+}
+
 serving() { # it runs at b, and not all of its memory is there
 	[[ $(ctl a migrate-status | field state) == serving ]]
 }
@@ -262,6 +269,37 @@ check migrate-back-ends-there ends_with b 7
 check migrate-back-goes-on goes_on a
 check migrate-back-verified verified a
 check migrate-back-epoch grep -q 'evt=vm.arrived .*epoch=3' "$work/a/log"
+
+# Over two networks; one dies in the midst of it, and what went over it goes over the other.
+ip link add gw-wa netns gw-a type veth peer name gw-wb netns gw-b
+for side in a b; do
+	ip -n "gw-$side" addr add "${address[$side]/10.99.0/10.99.1}/24" dev "gw-w$side"
+	ip -n "gw-$side" link set "gw-w$side" up
+done
+slow
+ip netns exec gw-a tc qdisc replace dev gw-wa root tbf rate 8mbit burst 64k latency 400ms
+declare -A carried
+both=${address[b]}:7011,${address[b]/10.99.0/10.99.1}:7011
+before=$(count b 'evt=vm.arriving')
+start b --incoming "$both"
+check networks-listen waits 'b listens' more b 'evt=vm.arriving' "$before"
+for device in gw-va gw-wa; do
+	carried[$device]=$(ip netns exec gw-a cat "/sys/class/net/$device/statistics/tx_bytes")
+done
+ctl a migrate to="$both" spread=true downtime_ms=3000 >"$work/report" 2>"$work/refused" &
+mover=$!
+check networks-both-carry waits 'both networks' both_carry
+ip -n gw-b link set gw-wb down
+fast
+check networks-moves wait "$mover"
+check networks-was-cut test "$(field cuts <"$work/report")" -ge 1
+check networks-ends-here ends_with a 7
+check networks-goes-on goes_on b
+check networks-verified verified b
+incoming a
+check networks-back moves b downtime_ms=3000
+check networks-back-ends-there ends_with b 7
+check networks-back-goes-on goes_on a
 ctl a pause >/dev/null
 incoming b
 check migrate-paused moves a
