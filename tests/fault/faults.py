@@ -170,8 +170,7 @@ SHORT = re.compile(
     r"|destination check:0 / full destination|source promise:0 / full source"
     r"|destination activating:0 / nomem destination 0|source take-back:0 .cancelled. / kill source"
     r"|post-copy: (no fault / none|(source serve:0|destination ran:0) / (cut|kill source|kill destination))"
-    r"|tls: (no fault / none|.* / refused"
-    r"|(source (image-read|give-up):0|destination (check|asked):0) / (cut|kill source|kill destination))"
+    r"|tls: (no fault / none|.* / refused|(source image-read:0|destination asked:0) / (cut|kill destination))"
     r"|(data chunk 3 before|round-done 1 behind|state 1 before|sealed 1 behind), resumes / cut"
     r"|data chunk 3 before, resumes / kill source"
     r"|5 answers lost (before|after) / lost)$")

@@ -200,6 +200,8 @@ static int source_hold(void *context, struct base_error *err)
 	if (r < 0)
 		return r;
 	guest_stop(vm);
+	for (uint64_t page = 0; vm->writes_last && page < 64; page++)
+		write_page(vm, page * 31 % MIG_FAKE_PAGES);
 	atomic_fetch_add(&vm->holds, 1);
 	return 0;
 }

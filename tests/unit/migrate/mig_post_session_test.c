@@ -47,6 +47,7 @@ static void set_up(void)
 		cr_skip_test("no userfaultfd here");
 	rig.between = remember;
 	rig.source.writes = true;
+	rig.source.writes_last = true;
 	rig.destination.writes = true;
 	rig.destination.writes_per_ms = 50;
 	rig.in_options.post = true;
@@ -100,6 +101,7 @@ Test(mig_post_session, it_runs_there_before_all_is_there)
 Test(mig_post_session, it_is_the_last_resort)
 {
 	rig.source.writes_per_ms = 1;
+	rig.source.writes_last = false;
 	rig.out_options.pace.downtime_goal_ns = 10 * BASE_NS_PER_SECOND;
 	rig.out_options.pace.time_limit_ns = 20 * BASE_NS_PER_SECOND;
 	mig_rig_begin(&rig);
