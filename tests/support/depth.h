@@ -3,8 +3,8 @@
  * How deep a test goes that lets each request, allocation, byte or event fail in turn.
  *
  * A sanitizer makes one such point ten to twenty times as slow, and what it looks for is on the
- * same paths at the next point: there every twenty-sixth is taken, else every third, and all of them
- * where TEST_ALL_POINTS is set, as tests/run --long and tests/mutants/run do.
+ * same paths at the next point: there one in twenty-six is taken, else every third, and all of
+ * them where TEST_ALL_POINTS is set, as tests/run --long and tests/mutants/run do.
  */
 #ifndef TESTS_DEPTH_H
 #define TESTS_DEPTH_H

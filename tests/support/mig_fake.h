@@ -59,7 +59,7 @@ struct mig_fake_vm {
 	bool is_source;
 	bool writes;            /* the guest does something */
 	uint32_t writes_per_ms; /* 0: as fast as it can */
-	bool writes_last;       /* some more in the instant before it is held, however late that comes */
+	bool writes_last;       /* some more, right before it is held */
 	atomic_bool runs;
 	atomic_bool stop;
 	atomic_bool released;
