@@ -62,11 +62,28 @@ static int dial(void *context, int *ret_fd, struct base_error *err)
 	return vm_route_connect(&move->route, CONNECT_TIMEOUT_MS, ret_fd, err);
 }
 
+static uint64_t sent_bytes(void *context)
+{
+	struct vm_move *move = context;
+	struct mig_out_progress progress;
+
+	mig_out_progress(move->out, &progress);
+	return progress.sent_bytes;
+}
+
 static void *out_body(void *context)
 {
 	struct vm_move *move = context;
 
+	if (move->request.yields) {
+		move->yield.to = move->request.heartbeat;
+		move->yield.rate = move->rate;
+		move->yield.sent_bytes = sent_bytes;
+		move->yield.context = move;
+		vm_yield_begin(&move->yield, move->request.bandwidth);
+	}
 	move->end = mig_out_run(move->out, &move->findings, &move->err);
+	vm_yield_end(&move->yield);
 	mig_out_report(move->out, &move->report);
 	vm_move_images_left(move);
 	atomic_store(&move->over, true);
@@ -81,7 +98,7 @@ static int rate_new(struct vm_move *move, struct base_error *err)
 	bool shared = host != NULL && mig_host_is_capped(host);
 	int code = 0;
 
-	if (move->request.bandwidth == 0 && !shared)
+	if (move->request.bandwidth == 0 && !shared && !move->request.yields)
 		return 0;
 	code = mig_rate_new(move->request.bandwidth, &move->rate, err);
 	if (code == 0 && shared)
@@ -294,6 +311,8 @@ json_t *vm_move_report_json(const struct vm_move *move)
 	put(object, "epoch", move->end == MIG_OUT_MOVED ? move->epoch + 1 : move->epoch);
 	for (size_t i = 0; i < sizeof(figures) / sizeof(figures[0]); i++)
 		put(object, figures[i].key, figures[i].value);
+	if (move->request.yields)
+		put(object, "backoffs", move->yield.law.backoffs);
 	put_verify(object, move);
 	put_forecast(object, move);
 	(void)json_object_set_new(object, "tls", line_json(&report->line));

@@ -62,8 +62,10 @@ struct vm_move_options {
 
 /* Of the command. */
 struct vm_move_request {
-	struct vm_addresses to;        /* in order of preference */
-	bool spread;                   /* channels go round over all of them */
+	struct vm_addresses to; /* in order of preference */
+	bool spread;            /* channels go round over all of them */
+	bool yields;            /* to round trips to @heartbeat */
+	struct vm_address heartbeat;
 	char peer[MIG_TLS_NAME_BYTES]; /* name in the other host's certificate; "": clear text */
 	uint32_t channel_count;
 	uint64_t downtime_ms;

@@ -14,6 +14,7 @@
 #include "agent/vm_migrate.h"
 #include "agent/vm_migrate_plan.h"
 #include "agent/vm_migrate_route.h"
+#include "agent/vm_migrate_yield.h"
 
 /* Before the container of the saved-state format: u32 version, u32 flags. */
 #define VM_MOVE_STATE_HEADER_BYTES 8u
@@ -30,6 +31,7 @@ struct vm_move {
 	/* Source. */
 	struct vm_move_request request;
 	struct vm_route route;
+	struct vm_yield yield; /* nothing unless it yields */
 	uint8_t id[MIG_ID_BYTES];
 	struct mig_out *out;
 	struct mig_rate *rate;             /* NULL: no cap */

@@ -285,7 +285,8 @@ static int mode_arg(const struct vm_request *request, bool *quick, struct base_e
 }
 
 /* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth, mode,
- * verify, keep, resume_ms, dry_run_ms, spread (behind peer and clear, which are peer_args()'s). */
+ * verify, keep, resume_ms, dry_run_ms, spread, heartbeat
+ * (behind peer and clear: peer_args()'s). */
 static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
 			struct base_error *err)
 {
@@ -325,6 +326,11 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 				  &move.dry_run_ms, err);
 	move.keep = request->args[10].flag;
 	move.spread = request->args[15].flag;
+	move.yields = request->args[16].given;
+	if (code == 0 && move.yields &&
+	    vm_address_parse(request->args[16].text, &move.heartbeat, &why) < 0)
+		code = base_fail(err, -EINVAL, "command 'migrate': argument 'heartbeat': %s",
+				 why.text);
 	move.channel_count = (uint32_t)channels;
 	move.verify = request->args[9].given && request->args[9].flag;
 	if (code == 0 && move.verify && move.late == MIG_LATE_POSTCOPY)

@@ -104,6 +104,14 @@ int mig_rate_set(struct mig_rate *rate, uint64_t bytes_per_s, struct base_error 
 	return r;
 }
 
+void mig_rate_adjust(struct mig_rate *rate, uint64_t bytes_per_s)
+{
+	BASE_LOCKED(&rate->lock);
+
+	base_assert(bytes_per_s >= MIG_RATE_MIN_BYTES_PER_S);
+	rate->state.bytes_per_s = bytes_per_s;
+}
+
 void mig_rate_share(struct mig_rate *rate, struct mig_host *host)
 {
 	rate->host = host;

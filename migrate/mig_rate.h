@@ -46,6 +46,8 @@ void mig_rate_share(struct mig_rate *rate, struct mig_host *host);
 /* Another cap, for what comes after it. */
 BASE_MUST_CHECK int mig_rate_set(struct mig_rate *rate, uint64_t bytes_per_s,
 				 struct base_error *err);
+/* The same, while things go on: what is owed stays owed.  Not 0, and not below the least. */
+void mig_rate_adjust(struct mig_rate *rate, uint64_t bytes_per_s);
 /* Wait until @bytes may go, or *@stop, which may be so before: then they are counted, and others
  * wait for them.  NULL @rate: at once. */
 void mig_rate_wait(struct mig_rate *rate, uint64_t bytes, const atomic_bool *stop);
