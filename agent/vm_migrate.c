@@ -123,6 +123,7 @@ int vm_move_out_begin(const struct vm_move_options *options, const struct vm_mov
 			  .time_limit_ns = request->time_limit_ms * BASE_NS_PER_MS,
 			  .late = request->late,
 			  .fixed_ns = FIXED_COST_NS },
+		.throttle_permille = (uint32_t)request->throttle * 10,
 		.compress = request->compress,
 		.verify = request->verify,
 		.resume_ms = (uint32_t)request->resume_ms,
@@ -290,6 +291,8 @@ json_t *vm_move_report_json(const struct vm_move *move)
 		{ "destination_check_ns", report->destination_check_ns },
 		{ "destination_activate_ns", report->destination_activate_ns },
 		{ "rounds", report->rounds },
+		{ "throttle_permille_most", report->throttle_most },
+		{ "throttle_ns", report->throttle_ns },
 		{ "sent_bytes", report->sent_bytes },
 		{ "pages", report->page_count },
 		{ "zero_pages", report->zero_pages },
@@ -368,6 +371,7 @@ json_t *vm_move_progress_json(struct vm_move *move)
 	put(object, "pages", progress.page_count);
 	put(object, "zero_pages", progress.zero_pages);
 	put(object, "left_pages", progress.left_pages);
+	put(object, "throttle_permille", progress.throttle_permille);
 	return object;
 }
 

@@ -71,8 +71,9 @@ struct vm_move_request {
 	uint64_t downtime_ms;
 	uint64_t time_limit_ms; /* 0: none */
 	enum mig_late late;
-	bool disks_stay; /* both hosts see them: no image is sent */
-	bool keep;       /* the source's images stay, as NAME.moved */
+	uint64_t throttle; /* percent of its time that a vCPU may be kept from running; 0: never */
+	bool disks_stay;   /* both hosts see them: no image is sent */
+	bool keep;         /* the source's images stay, as NAME.moved */
 	enum mig_compress compress;
 	bool quick;          /* held first, moved as a whole: no goal, no time limit, no action */
 	bool verify;         /* docs/migrate/verify.md */
@@ -85,6 +86,8 @@ struct vm_move_request {
 #define VM_MOVE_RESUME_MS_MAX     3600000u
 #define VM_MOVE_CHANNELS          4u
 #define VM_MOVE_DOWNTIME_MS       300u
+#define VM_MOVE_THROTTLE          50u /* percent */
+#define VM_MOVE_THROTTLE_MAX      99u
 #define VM_MOVE_DOWNTIME_MS_MAX   3600000u
 #define VM_MOVE_TIME_LIMIT_MS_MAX UINT64_C(604800000) /* a week */
 

@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "hypervisor/slat.h"
+#include "migrate/mig_throttle.h"
 
 static void plan_freep(struct vm_plan **plan)
 {
@@ -143,6 +144,26 @@ static int touched(void *vm, uint64_t *into, struct base_error *err)
 	(void)err;
 	hv_slat_touched(hv_machine_slat(move->options.machine), into, NULL);
 	return 0;
+}
+
+/* Who writes, as far as the host tells; a guest that cannot be slowed is sent as it is. */
+static void throttle(void *vm, uint32_t permille)
+{
+	struct vm_move *move = vm;
+	struct hv_machine_status status;
+	uint64_t written[HV_VCPUS_MAX] = { 0 };
+	uint32_t shares[HV_VCPUS_MAX] = { 0 };
+	struct base_error why = { 0 };
+
+	hv_machine_status(move->options.machine, &status);
+	if (!hv_machine_writers(move->options.machine, written))
+		memset(written, 0, sizeof(written));
+	if (permille != 0)
+		mig_throttle_shares(permille, (uint32_t)move->request.throttle * 10, written,
+				    status.vcpu_count, shares);
+	if (hv_machine_throttle(move->options.machine, shares, &why) < 0)
+		base_log(BASE_LOG_WARNING, "vm.throttle", "vm=%s why=%s",
+			 move->options.config->name, base_log_str(why.text));
 }
 
 /* --- the switchover --- */
@@ -356,6 +377,7 @@ const struct mig_source_vm vm_move_source = {
 	.dirty = { .get = dirty_get, .clear = dirty_clear },
 	.touched = touched,
 	.images = &images,
+	.throttle = throttle,
 	.hold = hold,
 	.state = state,
 	.let_go = let_go,

@@ -266,7 +266,15 @@ static int compress_arg(const struct vm_arg *arg, enum mig_compress *compress,
 /* A VM that is held first has no downtime to aim at. */
 static int mode_arg(const struct vm_request *request, bool *quick, struct base_error *err)
 {
-	static const char *const live_only[] = { "downtime_ms", "time_limit_ms", "late" };
+	static const struct {
+		const char *name;
+		uint32_t index;
+	} live_only[] = {
+		{ "downtime_ms", 2 },
+		{ "time_limit_ms", 3 },
+		{ "late", 4 },
+		{ "throttle", 17 },
+	};
 	const struct vm_arg *arg = &request->args[8];
 
 	if (!arg->given)
@@ -276,11 +284,11 @@ static int mode_arg(const struct vm_request *request, bool *quick, struct base_e
 				 "command 'migrate': argument 'mode': expected live or quick");
 	*quick = arg->text[0] == 'q';
 	for (size_t i = 0; *quick && i < sizeof(live_only) / sizeof(live_only[0]); i++)
-		if (request->args[2 + i].given)
+		if (request->args[live_only[i].index].given)
 			return base_fail(err, -EINVAL,
 					 "command 'migrate': argument '%s': expected none with "
 					 "mode=quick",
-					 live_only[i]);
+					 live_only[i].name);
 	return 0;
 }
 
@@ -293,6 +301,7 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 	struct vm_move_request move = { .late = MIG_LATE_SWITCH,
 					.compress = MIG_COMPRESS_AUTO,
 					.downtime_ms = VM_MOVE_DOWNTIME_MS,
+					.throttle = VM_MOVE_THROTTLE,
 					.resume_ms = VM_MOVE_RESUME_MS };
 	uint64_t channels = VM_MOVE_CHANNELS;
 	struct base_error why = { 0 };
@@ -324,6 +333,9 @@ static int read_request(const struct vm_request *request, struct vm_move_request
 	if (code == 0)
 		code = number_arg(&request->args[12], "dry_run_ms", 100, VM_MOVE_DRY_RUN_MS_MAX,
 				  &move.dry_run_ms, err);
+	if (code == 0)
+		code = number_arg(&request->args[17], "throttle", 0, VM_MOVE_THROTTLE_MAX,
+				  &move.throttle, err);
 	move.keep = request->args[10].flag;
 	move.spread = request->args[15].flag;
 	move.yields = request->args[16].given;

@@ -274,6 +274,17 @@ void hv_machine_free(struct hv_machine *machine)
 	free(machine);
 }
 
+int hv_machine_throttle(struct hv_machine *machine, const uint32_t *permille,
+			struct base_error *err)
+{
+	return hv_partition_throttle(machine->partition, permille, err);
+}
+
+bool hv_machine_writers(struct hv_machine *machine, uint64_t *ret_faults)
+{
+	return hv_partition_faults(machine->partition, ret_faults);
+}
+
 int hv_machine_hold(struct hv_machine *machine, enum hv_hold hold, struct base_error *err)
 {
 	/* Also after STOPPED, which is only requested: others may still be in the guest. */

@@ -161,6 +161,16 @@ BASE_MUST_CHECK int hv_machine_arrive(struct hv_machine *machine, int fd, bool f
  */
 BASE_MUST_CHECK int hv_machine_arrive_finish(struct hv_machine *machine, struct base_error *err);
 
+/**
+ * hv_machine_throttle - keep vCPUs from running for a share of their time (partition.h).
+ * @permille: one for each vCPU, at most 1000; all 0: no more.  -EAGAIN no thread for it.
+ */
+BASE_MUST_CHECK int hv_machine_throttle(struct hv_machine *machine, const uint32_t *permille,
+					struct base_error *err);
+/* How much each vCPU has written, as faults on tracked pages since the last call; false: not known.
+ * Both: one caller at a time. */
+bool hv_machine_writers(struct hv_machine *machine, uint64_t *ret_faults);
+
 /* Set a hold and wait until every vCPU is parked, also when the VM has stopped (-EPROTO then);
  * clear one.  -EPROTO after STOPPED. */
 BASE_MUST_CHECK int hv_machine_hold(struct hv_machine *machine, enum hv_hold hold,

@@ -100,6 +100,7 @@ static int create_vcpu(struct hv_partition *partition, uint32_t index,
 	vcpu->asks_always = opts->registers_by_call;
 	if (!vcpu->asks_always)
 		hv_vcpu_sync_begin(vcpu);
+	hv_vcpu_count_faults(vcpu);
 	return hv_partition_set_cpuid(partition, index, opts->cpuid, err);
 }
 
@@ -152,6 +153,16 @@ static void kick_all(struct hv_partition *partition)
 		    !pthread_equal(vcpu->thread, pthread_self()))
 			(void)pthread_kill(vcpu->thread, HV_KICK_SIGNAL);
 	}
+}
+
+void hv_vcpu_kick(struct hv_vcpu *vcpu)
+{
+	BASE_LOCKED(&vcpu->partition->park_lock);
+
+	if (vcpu->run == NULL || !vcpu->has_thread || vcpu->parked)
+		return; /* it looks before it enters */
+	__atomic_store_n(&vcpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	(void)pthread_kill(vcpu->thread, HV_KICK_SIGNAL);
 }
 
 bool hv_vcpu_park(struct hv_vcpu *vcpu)
@@ -298,7 +309,7 @@ int hv_partition_new(const struct hv_partition_opts *opts, const struct hv_parti
 	partition->vcpu_count = opts->vcpu_count;
 	atomic_store(&partition->holds, opts->holds);
 	for (uint32_t i = 0; i < HV_VCPUS_MAX; i++)
-		partition->vcpus[i].fd = -1;
+		partition->vcpus[i].fd = partition->vcpus[i].stats_fd = -1;
 	r = build(partition, opts, err);
 	if (r < 0)
 		return r;
@@ -322,8 +333,11 @@ static void end_threads(struct hv_partition *partition)
 
 void hv_partition_free(struct hv_partition *partition)
 {
+	const uint32_t none[HV_VCPUS_MAX] = { 0 };
+
 	if (partition == NULL)
 		return;
+	(void)!hv_partition_throttle(partition, none, NULL);
 	end_threads(partition);
 	hv_slat_free(partition->slat);
 	for (uint32_t i = 0; i < partition->vcpu_count; i++) {
@@ -331,6 +345,7 @@ void hv_partition_free(struct hv_partition *partition)
 
 		if (vcpu->run != NULL)
 			(void)munmap(vcpu->run, vcpu->run_bytes);
+		base_closep(&vcpu->stats_fd);
 		base_closep(&vcpu->fd);
 	}
 	base_closep(&partition->vm_fd);

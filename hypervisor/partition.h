@@ -90,6 +90,20 @@ BASE_MUST_CHECK int hv_partition_set_cpuid(struct hv_partition *partition, uint3
 					   const struct hv_cpuid_table *cpuid,
 					   struct base_error *err);
 
+/**
+ * hv_partition_throttle - keep each vCPU from running for a share of its time, in slices of
+ * HV_THROTTLE_PERIOD_NS; all 0: no more.  Holds, kicks and the leash's gate are as ever, and seen a
+ * millisecond later at most.
+ * @permille: one for each vCPU, at most 1000.  One caller at a time.
+ * -EAGAIN no thread for it: nothing is changed.
+ */
+#define HV_THROTTLE_PERIOD_NS 10000000ULL
+BASE_MUST_CHECK int hv_partition_throttle(struct hv_partition *partition, const uint32_t *permille,
+					  struct base_error *err);
+/* Page faults of each vCPU that KVM has mended since the last call: while writes are tracked, who
+ * writes has them.  False: KVM does not say.  The caller is that of the above. */
+bool hv_partition_faults(struct hv_partition *partition, uint64_t *ret_faults);
+
 int hv_partition_kvm_fd(const struct hv_partition *partition);
 int hv_partition_vm_fd(const struct hv_partition *partition);
 uint32_t hv_partition_vcpu_count(const struct hv_partition *partition);

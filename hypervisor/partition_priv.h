@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 
+#include "base/clock.h"
 #include "hypervisor/partition.h"
 
 /* What KVM is to hand over with each exit. */
@@ -62,6 +63,13 @@ struct hv_vcpu {
 	bool asks_always; /* takes nothing handed over, and remembers nothing */
 	struct hv_call_sites sites;
 	_Atomic uint64_t exits[HV_EXIT_KINDS]; /* written by its thread only */
+
+	_Atomic uint64_t
+		stand_until_ns; /* boot clock; it does not enter the guest before; 0: runs */
+	_Atomic uint32_t throttle_permille;
+	int stats_fd;          /* -1: none */
+	uint64_t faults_at[2]; /* where page faults are counted there; 0: not */
+	uint64_t faults_before;
 };
 
 struct hv_partition {
@@ -82,6 +90,10 @@ struct hv_partition {
 	_Atomic uint32_t holds;
 	uint32_t parked_count;
 	bool ending;
+
+	pthread_t throttler; /* while has_throttler: who throttles joins it */
+	bool has_throttler;
+	atomic_bool throttle_ends;
 };
 
 /* vcpu_hyperv.c */
@@ -98,6 +110,17 @@ void hv_call_sites_add(struct hv_call_sites *sites, uint64_t rip, uint64_t cr3, 
 void *hv_vcpu_main(void *argument); /* struct hv_vcpu */
 /* partition.c: park until released; false: end the thread. */
 bool hv_vcpu_park(struct hv_vcpu *vcpu);
+/* partition.c: one of them, out of KVM_RUN, without a hold. */
+void hv_vcpu_kick(struct hv_vcpu *vcpu);
+/* partition_throttle.c */
+void hv_vcpu_count_faults(struct hv_vcpu *vcpu); /* where KVM counts them; before a lock-down */
+/* Whether it is kept from running now.  Its own thread. */
+static inline bool hv_vcpu_stands(const struct hv_vcpu *vcpu)
+{
+	uint64_t until_ns = atomic_load_explicit(&vcpu->stand_until_ns, memory_order_relaxed);
+
+	return until_ns != 0 && base_clock_boot_ns(&base_clock_system) < until_ns;
+}
 /* partition.c: let the next KVM_RUN enter the guest, or only complete the last exit. */
 void hv_vcpu_set_entry(struct hv_vcpu *vcpu, bool may_enter);
 

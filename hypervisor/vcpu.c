@@ -215,9 +215,9 @@ static void run_once(struct hv_vcpu *vcpu)
 }
 
 /*
- * Past the soft deadline nothing of the guest runs, also before the leash's own thread has said
- * so (both were stopped, and the processor went to us first).  What an exit left open is completed;
- * then we wait for a hold, or for longer terms.
+ * Past the soft deadline, or while it is throttled, nothing of the guest runs, also before the
+ * leash's own thread has said so (both were stopped, and the processor went to us first).  What an
+ * exit left open is completed; then we wait for a hold, or for longer terms.
  */
 static void stand_by(struct hv_vcpu *vcpu)
 {
@@ -245,7 +245,7 @@ void *hv_vcpu_main(void *argument)
 				return NULL;
 			continue;
 		}
-		if (may_run(vcpu))
+		if (may_run(vcpu) && !hv_vcpu_stands(vcpu))
 			run_once(vcpu);
 		else
 			stand_by(vcpu);

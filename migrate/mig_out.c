@@ -488,6 +488,7 @@ void mig_out_progress(struct mig_out *out, struct mig_out_progress *ret_progress
 				mig_pace_view(&out->pace, mig_out_now(), moved, out->round_bytes);
 	}
 	progress.dirty_bytes = out->dirty_bytes;
+	progress.throttle_permille = out->throttle_now;
 	mig_out_post_progress(out, &progress);
 	*ret_progress = progress;
 }
@@ -519,6 +520,8 @@ void mig_out_report(const struct mig_out *out, struct mig_out_report *ret_report
 		.resent_chunks = out->resent_chunks,
 		.state_bytes = out->state_bytes,
 		.rounds = out->copy != NULL ? out->round + 1 : 0,
+		.throttle_most = out->throttle_most,
+		.throttle_ns = out->throttle_ns,
 		.cuts = out->cuts,
 		.cut_ns = out->cut_ns,
 		.cut_held_ns = out->cut_held_ns,

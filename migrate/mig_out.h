@@ -46,6 +46,8 @@ struct mig_out_options {
 	uint32_t forecast_ms; /* a dry run: measure for so long, move nothing; 0: none.  While it
 			       * lasts the VM's writes are tracked */
 	struct mig_pace_options pace;
+	uint32_t throttle_permille; /* how much of its time the guest may be kept from running so
+				     * that the goal is met: docs/migrate/throttle.md; 0: never */
 	enum mig_compress compress; /* never where the destination cannot */
 	bool verify; /* docs/migrate/verify.md; where the destination cannot: a finding.  Not with
 		      * the action MIG_LATE_POSTCOPY */
@@ -101,6 +103,8 @@ struct mig_out_report {
 	uint64_t page_count, zero_pages, lz4_pages, lz4_bytes, chunks, resent_chunks;
 	uint64_t state_bytes;
 	uint32_t rounds;
+	uint32_t throttle_most; /* permille of its time, while it lasted */
+	uint64_t throttle_ns;   /* so long the guest was throttled: a part of copy_ns */
 	struct mig_out_line line;
 	uint32_t cuts;        /* connections that broke and were back */
 	uint64_t cut_ns;      /* without one: a part of copy_ns */

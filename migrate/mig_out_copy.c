@@ -243,6 +243,10 @@ static int one_round(struct mig_out *out, uint32_t number, enum mig_pace_step *r
 		*ret_step = next_step(out, sweep, mig_out_moved_bytes(out) - begin_bytes, took_ns);
 		room_bytes = mig_pace_room_bytes(&out->pace);
 	}
+	/* After a sweep the rounds cost more than those before it: nothing to judge from. */
+	if (*ret_step == MIG_PACE_ROUND && !sweep)
+		mig_out_throttle_next(out, mig_out_moved_bytes(out) - begin_bytes, took_ns,
+				      left * MIG_PAGE_BYTES + out->image_bytes);
 	if (*ret_step == MIG_PACE_ROUND)
 		mig_heat_leave(out->next, out->dirty, out->scratch, out->word_count,
 			       room_bytes / 2 / MIG_PAGE_BYTES);
@@ -485,6 +489,9 @@ static void *mover(void *context)
 	struct base_error why = { 0 };
 	int r = move(out, &why);
 
+#ifndef GODWIT_MUTANT_MIG_THROTTLE_STAYS
+	mig_out_throttle_end(out);
+#endif
 	if (r == 0 || is_stopped(out))
 		return NULL;
 	if (r == -ECONNRESET || r == -EPIPE || r == -ENOTCONN)

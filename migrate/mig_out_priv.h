@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The source's session, for the files that make it up: mig_out.c (life and actions), mig_out_net.c
- * (connections and messages), mig_out_copy.c (the rounds), mig_out_verify.c (the hash tree),
+ * (connections and messages), mig_out_copy.c (the rounds), mig_out_throttle.c (a guest that cannot
+ * be caught), mig_out_verify.c (the hash tree),
  * mig_out_resume.c (after a cut), mig_out_forecast.c (a dry run), mig_out_post.c (pages that
  * follow).
  *
@@ -21,6 +22,7 @@
 #include "migrate/mig_events_priv.h"
 #include "migrate/mig_out.h"
 #include "migrate/mig_serve.h"
+#include "migrate/mig_throttle.h"
 
 /* Instants of the way to the other side, 0: not reached.  Each is written by one thread before the
  * event that makes another look at it. */
@@ -92,6 +94,7 @@ struct mig_out {
 
 	struct mig_forecast_facts facts; /* the mover's, of a dry run */
 	bool uncapped;                   /* the mover's: the round is none that a cap is for */
+	struct mig_throttle throttle;    /* the mover's */
 
 	pthread_mutex_t lock;    /* a leaf: what is below */
 	struct mig_serve *serve; /* NULL: no pages follow; set once, by the mover */
@@ -129,7 +132,10 @@ struct mig_out {
 	uint64_t round_bytes;       /* at most, of the round under way */
 	uint64_t round_begin_bytes; /* of memory and disks sent when it began */
 	uint64_t left_pages;
-	uint64_t dirty_bytes; /* of all harvests but the first */
+	uint32_t throttle_now, throttle_most; /* permille */
+	uint64_t throttle_since_ns;           /* 0: not throttled */
+	uint64_t throttle_ns;                 /* before that */
+	uint64_t dirty_bytes;                 /* of all harvests but the first */
 	uint64_t resent_chunks;
 	uint64_t state_bytes;
 	uint64_t destination_check_ns, destination_activate_ns;
@@ -188,6 +194,14 @@ BASE_MUST_CHECK int mig_out_copy_go_on(struct mig_out *out, struct base_error *e
 BASE_MUST_CHECK int mig_out_copy_first(struct mig_out *out, struct base_error *err);
 BASE_MUST_CHECK int mig_out_copy_sample(struct mig_out *out, uint32_t number, uint64_t deadline_ns,
 					bool capped, struct base_error *err);
+
+/* --- mig_out_throttle.c: the mover --- */
+
+/* A round is over and another one comes, with @left_bytes. */
+void mig_out_throttle_next(struct mig_out *out, uint64_t sent_bytes, uint64_t took_ns,
+			   uint64_t left_bytes);
+/* Nothing is kept from running any more.  Again is fine. */
+void mig_out_throttle_end(struct mig_out *out);
 
 /* --- mig_out_forecast.c: the mover --- */
 

@@ -40,6 +40,9 @@ struct mig_source_vm {
 	int (*touched)(void *vm, uint64_t *into, struct base_error *err);
 	/* Of the plan's objects 1 and up; NULL where there are none. */
 	const struct mig_image_ops *images;
+	/* Keep the guest from running for so much of its time, those who write first
+	 * (mig_throttle.h); 0: no more.  NULL: cannot. */
+	void (*throttle)(void *vm, uint32_t permille);
 	/* vCPUs stand still, no request of the guest's is in flight. */
 	int (*hold)(void *vm, struct base_error *err);
 	/* Held: append the device state. */

@@ -185,6 +185,10 @@ both_carry() { # a MiB has gone over each of the two networks
 	done
 }
 
+slowed() { # the guest at a is kept from writing as fast as it would
+	(($(ctl a migrate-timeline | field throttle_permille_most) > 0))
+}
+
 serving() { # it runs at b, and not all of its memory is there
 	[[ $(ctl a migrate-status | field state) == serving ]]
 }
@@ -369,6 +373,17 @@ check migrate-limits-of-the-host test -e /run/godwit/migrations/outgoing
 check migrate-limits-are-kept fails grep -q 'evt=vm.move-host-none' "$work/a/log" "$work/b/log"
 check migrate-disk-back-written written a
 check migrate-disk-back-verified verified a
+
+# Over a link that it is too fast for it is slowed, and not once the move is cancelled.
+medium
+incoming b
+moves a throttle=95 downtime_ms=50 late=cancel &
+mover=$!
+check migrate-throttle-slows waits 'it is slowed' slowed
+ctl a migrate-cancel >/dev/null
+check migrate-throttle-cancelled fails wait "$mover"
+check migrate-throttle-cancelled-ends-there ends_with b 1
+check migrate-throttle-goes-on written a
 
 # By post-copy, over a link that is cut meanwhile: it runs there before all of its memory has come.
 medium

@@ -66,7 +66,7 @@ static void *guest(void *context)
 		write_page(vm, page);
 		__atomic_store_n(&vm->writes_done, vm->writes_done + 1, __ATOMIC_RELEASE);
 		if (vm->writes_per_ms != 0 && vm->writes_done % vm->writes_per_ms == 0)
-			base_sleep_ns(BASE_NS_PER_MS);
+			base_sleep_ns(BASE_NS_PER_MS * 1000 / (1001 - atomic_load(&vm->throttled)));
 	}
 	return NULL;
 }
@@ -190,6 +190,15 @@ static int source_touched(void *context, uint64_t *into, struct base_error *err)
 		if (page % 5 != 0 || vm->world->written[page] != 0)
 			into[page / 64] |= 1ULL << page % 64;
 	return r;
+}
+
+static void source_throttle(void *context, uint32_t permille)
+{
+	struct mig_fake_vm *vm = context;
+
+	base_assert(permille <= 1000);
+	atomic_store(&vm->throttled, permille);
+	atomic_fetch_add(&vm->throttles, 1);
 }
 
 static int source_hold(void *context, struct base_error *err)
@@ -370,6 +379,7 @@ const struct mig_source_vm mig_fake_source = {
 	.dirty = { .get = source_dirty_get, .clear = source_dirty_clear },
 	.touched = source_touched,
 	.images = &image_ops,
+	.throttle = source_throttle,
 	.hold = source_hold,
 	.state = source_state,
 	.let_go = source_let_go,

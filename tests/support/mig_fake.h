@@ -59,6 +59,8 @@ struct mig_fake_vm {
 	bool is_source;
 	bool writes;            /* the guest does something */
 	uint32_t writes_per_ms; /* 0: as fast as it can */
+	atomic_uint throttled;  /* permille of its time that it is kept from running */
+	atomic_uint throttles;  /* times that it was said how much */
 	bool writes_last;       /* some more, right before it is held */
 	atomic_bool runs;
 	atomic_bool stop;
