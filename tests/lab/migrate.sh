@@ -186,7 +186,7 @@ both_carry() { # a MiB has gone over each of the two networks
 }
 
 slowed() { # the guest at a is kept from writing as fast as it would
-	(($(ctl a migrate-timeline | field throttle_permille_most) > 0))
+	[[ $(ctl a migrate-timeline 2>/dev/null | field throttle_permille_most) -gt 0 ]]
 }
 
 serving() { # it runs at b, and not all of its memory is there
