@@ -153,12 +153,24 @@ static int source_track(void *context, bool on, struct base_error *err)
 	return 0;
 }
 
+static void write_some(struct mig_fake_vm *vm)
+{
+	uint32_t count = vm->writes_per_harvest * (1000 - atomic_load(&vm->throttled)) / 1000;
+
+	if (count == 0 || !atomic_load(&vm->runs))
+		return;
+	mig_fake_vm_wait_checked(vm); /* by its own thread */
+	for (uint32_t page = 0; page < count; page++)
+		write_page(vm, page % MIG_FAKE_PAGES);
+}
+
 static int source_dirty_get(void *context, uint64_t *into, struct base_error *err)
 {
 	struct mig_fake_vm *vm = context;
 	atomic_int none = 0;
 
 	(void)fault(vm, &none, "dirty get", err);
+	write_some(vm);
 	if (!vm->tracking)
 		return base_fail(err, -EPROTO, "fake log that is not kept");
 	for (size_t i = 0; i < MIG_FAKE_WORDS; i++)
@@ -198,7 +210,9 @@ static void source_throttle(void *context, uint32_t permille)
 
 	base_assert(permille <= 1000);
 	atomic_store(&vm->throttled, permille);
-	atomic_fetch_add(&vm->throttles, 1);
+	atomic_fetch_add(permille != 0 ? &vm->throttles : &vm->unslowed, 1);
+	if (vm->at != NULL)
+		vm->at(permille != 0 ? "slow" : "let go on");
 }
 
 static int source_hold(void *context, struct base_error *err)

@@ -60,8 +60,12 @@ struct mig_fake_vm {
 	bool writes;            /* the guest does something */
 	uint32_t writes_per_ms; /* 0: as fast as it can */
 	atomic_uint throttled;  /* permille of its time that it is kept from running */
-	atomic_uint throttles;  /* times that it was said how much */
-	bool writes_last;       /* some more, right before it is held */
+	atomic_uint throttles;  /* times that it was slowed */
+	atomic_uint unslowed;   /* times that it was let go */
+	/* Pages between two harvests, however long that is, less what it is throttled by; it does
+	 * not write as well (@writes). */
+	uint32_t writes_per_harvest;
+	bool writes_last; /* some more, right before it is held */
 	atomic_bool runs;
 	atomic_bool stop;
 	atomic_bool released;

@@ -2,12 +2,13 @@
 /* Whole migrations of a guest that cannot be caught as it is, and that nobody is left slowed. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/thread.h"
+#include "migrate/mig_throttle.h"
 #include "tests/support/mig_rig.h"
 
 BASE_DEFINE_FREEP(struct mig_rate, mig_rate_free);
@@ -20,13 +21,10 @@ static int control = -1; /* a copy of the first connection's socket */
 static void set_up(void)
 {
 	mig_rig_init(&rig);
-	cr_assert_eq(mig_rate_new(4u << 20, &rate, &rig.err), 0);
-	rig.source.writes = true;
-	rig.source.writes_per_ms = 3; /* 12 MiB/s of pages; the link has 4 */
-	rig.destination.writes = true;
-	rig.destination.writes_per_ms = 3;
+	cr_assert_eq(mig_rate_new(16u << 20, &rate, &rig.err), 0);
+	rig.source.writes_per_harvest = 2000; /* 7.8 MiB, of which 3.2 fit into the goal */
 	rig.out_options.rate = rate;
-	rig.out_options.throttle_permille = 900;
+	rig.out_options.throttle_permille = MIG_THROTTLE_MAX;
 	rig.out_options.compress = MIG_COMPRESS_NEVER;
 	rig.out_options.pace = (struct mig_pace_options){ .downtime_goal_ns = 200 * BASE_NS_PER_MS,
 							  .time_limit_ns = 60 * BASE_NS_PER_SECOND,
@@ -54,34 +52,11 @@ static void finish(enum mig_out_end expected)
 	cr_assert_eq(atomic_load(&rig.source.throttled), 0, "nobody is left slowed");
 }
 
-/* What is done once its guest is slowed. */
-static void (*act)(void);
-
-static void *once_throttled(void *context)
-{
-	(void)context;
-	while (atomic_load(&rig.source.throttled) == 0)
-		base_sleep_ns(BASE_NS_PER_MS);
-	act();
-	return NULL;
-}
-
-static void finish_with(void (*what)(void), enum mig_out_end expected)
-{
-	pthread_t thread;
-
-	act = what;
-	mig_rig_begin(&rig);
-	cr_assert_eq(base_thread_start(&thread, "act", once_throttled, NULL, &rig.err), 0);
-	finish(expected);
-	base_thread_join(thread);
-}
-
 Test(mig_throttle_session, it_is_caught)
 {
 	mig_rig_begin(&rig);
 	finish(MIG_OUT_MOVED);
-	cr_assert(report.throttle_most > 0 && report.throttle_most <= 900, "%u",
+	cr_assert(report.throttle_most > 0 && report.throttle_most <= MIG_THROTTLE_MAX, "%u",
 		  report.throttle_most);
 	cr_assert(report.throttle_ns > 0 && report.throttle_ns <= report.copy_ns);
 }
@@ -99,60 +74,67 @@ Test(mig_throttle_session, who_may_not_be_slowed_is_not)
 
 Test(mig_throttle_session, a_guest_that_is_caught_anyway_is_left_alone)
 {
-	rig.source.writes_per_ms = 1;
-	rig.out_options.rate = NULL;
-	rig.out_options.pace.downtime_goal_ns = BASE_NS_PER_SECOND;
+	rig.source.writes_per_harvest = 1;
 	mig_rig_begin(&rig);
 	finish(MIG_OUT_MOVED);
 	cr_assert_eq(report.throttle_most, 0);
 }
 
-static void cancel(void)
+static void cancel(const char *operation)
 {
-	mig_out_cancel(rig.out);
+	if (strcmp(operation, "slow") == 0)
+		mig_out_cancel(rig.out);
 }
 
 Test(mig_throttle_session, cancelled)
 {
-	finish_with(cancel, MIG_OUT_CANCELLED);
+	rig.source.at = cancel;
+	mig_rig_begin(&rig);
+	finish(MIG_OUT_CANCELLED);
 	cr_assert(atomic_load(&rig.source.runs));
 	cr_assert_gt(report.throttle_most, 0);
 }
 
 static int remember(uint32_t index, int fd)
 {
-	if (index == 0)
+	if (index == 0 && control < 0)
 		control = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	return fd;
 }
 
-static void cut(void)
+static void cut(const char *operation)
 {
-	(void)shutdown(control, SHUT_RDWR);
-	while (atomic_load(&rig.source.throttled) != 0)
-		base_sleep_ns(BASE_NS_PER_MS / 10);
+	if (strcmp(operation, "slow") == 0)
+		(void)shutdown(control, SHUT_RDWR);
 }
 
 /* While there is no connection slowing it is for nothing; and then it is judged anew. */
 Test(mig_throttle_session, cut)
 {
+	rig.source.at = cut;
 	rig.between = remember;
 	rig.out_options.resume_ms = 20000;
 	rig.in_options.resume_ms = 20000;
-	finish_with(cut, MIG_OUT_MOVED);
+	mig_rig_begin(&rig);
+	finish(MIG_OUT_MOVED);
 	cr_assert_eq(report.cuts, 1);
+	cr_assert_geq(atomic_load(&rig.source.unslowed), 2);
 }
 
-static void cut_for_good(void)
+static void cut_for_good(const char *operation)
 {
+	if (strcmp(operation, "slow") != 0)
+		return;
 	atomic_store(&rig.refused, -1);
-	cut();
+	(void)shutdown(control, SHUT_RDWR);
 }
 
 /* The destination is gone: the VM stays, as it was. */
 Test(mig_throttle_session, cut_for_good)
 {
+	rig.source.at = cut_for_good;
 	rig.between = remember;
-	finish_with(cut_for_good, MIG_OUT_FAILED);
+	mig_rig_begin(&rig);
+	finish(MIG_OUT_FAILED);
 	cr_assert(atomic_load(&rig.source.runs));
 }
