@@ -87,7 +87,7 @@ struct vm_move_request {
 #define VM_MOVE_CHANNELS          4u
 #define VM_MOVE_DOWNTIME_MS       300u
 #define VM_MOVE_THROTTLE          50u /* percent */
-#define VM_MOVE_THROTTLE_MAX      99u
+#define VM_MOVE_THROTTLE_MAX      90u
 #define VM_MOVE_DOWNTIME_MS_MAX   3600000u
 #define VM_MOVE_TIME_LIMIT_MS_MAX UINT64_C(604800000) /* a week */
 

@@ -54,6 +54,7 @@ struct vm_move {
 	struct mig_arbiter arbiter;      /* the register, on @keep */
 	struct vm_plan *plan;            /* of the VM that comes */
 	struct vm_migrate_in *images_in; /* NULL: no image comes */
+	uint32_t shares[HV_VCPUS_MAX];   /* permille that each vCPU is kept from running */
 	struct vm_ahead *ahead;          /* NULL: memory is not populated now */
 	bool comes_paused;
 	uint64_t turned_away_ns; /* the door's: when a stranger was in the log; 0: none was */

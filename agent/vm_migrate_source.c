@@ -152,12 +152,16 @@ static void throttle(void *vm, uint32_t permille)
 	struct vm_move *move = vm;
 	struct hv_machine_status status;
 	uint64_t written[HV_VCPUS_MAX] = { 0 };
-	uint32_t shares[HV_VCPUS_MAX] = { 0 };
+	uint32_t *shares = move->shares;
 	struct base_error why = { 0 };
 
 	hv_machine_status(move->options.machine, &status);
 	if (!hv_machine_writers(move->options.machine, written))
 		memset(written, 0, sizeof(written));
+	/* As if none had been slowed: else who writes most is the one to be let go on next. */
+	for (uint32_t i = 0; i < status.vcpu_count; i++)
+		written[i] = mig_throttle_freely(written[i], shares[i]);
+	memset(shares, 0, sizeof(move->shares));
 	if (permille != 0)
 		mig_throttle_shares(permille, (uint32_t)move->request.throttle * 10, written,
 				    status.vcpu_count, shares);

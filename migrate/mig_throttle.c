@@ -67,6 +67,12 @@ uint32_t mig_throttle_next(struct mig_throttle *throttle, const struct mig_throt
 	return throttle->permille;
 }
 
+uint64_t mig_throttle_freely(uint64_t written, uint32_t permille)
+{
+	return mig_scale(written, MIG_THROTTLE_ALL,
+			 MIG_THROTTLE_ALL - least(permille, MIG_THROTTLE_MAX));
+}
+
 void mig_throttle_shares(uint32_t permille, uint32_t most_permille, const uint64_t *written,
 			 size_t count, uint32_t *shares)
 {

@@ -16,8 +16,7 @@
 #include <stdint.h>
 
 #define MIG_THROTTLE_ALL  1000u /* all of the time */
-#define MIG_THROTTLE_MAX  990u  /* a guest that never runs makes no progress that anyone waits for \
-				 */
+#define MIG_THROTTLE_MAX  900u  /* with more, slices of what is left get uneven */
 /* A round may leave so much of what it sent: below, rounds end soon by themselves. */
 #define MIG_THROTTLE_GOAL 750u /* permille */
 
@@ -39,6 +38,10 @@ struct mig_throttle_round {
 struct mig_throttle mig_throttle_begin(uint32_t most_permille);
 /* Another round is over, and another one comes.  The new share. */
 uint32_t mig_throttle_next(struct mig_throttle *throttle, const struct mig_throttle_round *round);
+
+/* What somebody would have written who wrote @written while he was kept from running by
+ * @permille. */
+uint64_t mig_throttle_freely(uint64_t written, uint32_t permille);
 
 /**
  * mig_throttle_shares - whom to slow so that what all write gets less by @permille.

@@ -377,7 +377,7 @@ check migrate-disk-back-verified verified a
 # Over a link that it is too fast for it is slowed, and not once the move is cancelled.
 medium
 incoming b
-moves a throttle=95 downtime_ms=50 late=cancel &
+moves a throttle=90 downtime_ms=50 late=cancel &
 mover=$!
 check migrate-throttle-slows waits 'it is slowed' slowed
 ctl a migrate-cancel >/dev/null

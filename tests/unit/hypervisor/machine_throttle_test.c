@@ -44,7 +44,7 @@ Test(machine_throttle, holds_work_meanwhile_and_it_ends, .timeout = 400)
 		guest_vm_pause(vm);
 		guest_vm_resume(vm);
 	}
-	throttle(vm, 0, 990); /* another share, while it lasts */
+	throttle(vm, 0, 900); /* another share, while it lasts */
 	wait_kicks(vm, 5);
 	throttle(vm, 0, 0);
 	throttle(vm, 0, 0);
@@ -64,7 +64,7 @@ Test(machine_throttle, a_machine_ends_while_it_lasts, .timeout = 400)
 	if (vm == NULL)
 		return;
 	guest_vm_wait(vm, "guest: ready");
-	throttle(vm, 990, 990);
+	throttle(vm, 900, 900);
 	wait_kicks(vm, 2);
 	guest_vm_free(vm);
 }

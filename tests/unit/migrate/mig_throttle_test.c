@@ -3,6 +3,7 @@
 #include "migrate/mig_throttle.h"
 
 #include <criterion/criterion.h>
+#include <string.h>
 
 #include "base/clock.h"
 
@@ -64,7 +65,7 @@ Test(mig_throttle, rounds_that_shrink_are_left_alone)
 			       .link_bytes_per_s = 100 * MIB };
 	uint32_t most = 0;
 
-	cr_assert_gt(run(&guest, 990, MIB, 0, &most), 0);
+	cr_assert_gt(run(&guest, 900, MIB, 0, &most), 0);
 	cr_assert_eq(most, 0);
 }
 
@@ -84,14 +85,14 @@ Test(mig_throttle, a_guest_that_cannot_be_caught_is)
 
 Test(mig_throttle, never_more_than_the_policy_allows)
 {
-	struct guest guest = { .writes_bytes_per_s = 1000 * MIB,
+	struct guest guest = { .writes_bytes_per_s = 500 * MIB,
 			       .set_bytes = 256 * MIB,
 			       .link_bytes_per_s = 100 * MIB };
 	uint32_t most = 0;
 
 	cr_assert_eq(run(&guest, 500, MIB, 0, &most), 0);
 	cr_assert_eq(most, 500);
-	cr_assert_gt(run(&guest, 990, MIB, 0, &most), 0);
+	cr_assert_gt(run(&guest, 900, MIB, 0, &most), 0);
 	cr_assert_eq(mig_throttle_begin(5000).most_permille, MIG_THROTTLE_MAX);
 }
 
@@ -102,18 +103,18 @@ Test(mig_throttle, little_time_takes_more)
 			       .set_bytes = 1024 * MIB,
 			       .link_bytes_per_s = 100 * MIB };
 	uint32_t most = 0;
-	uint64_t all = run(&guest, 990, MIB, 0, &most);
+	uint64_t all = run(&guest, 900, MIB, 0, &most);
 	uint64_t fast = 0;
 
 	cr_assert_eq(most, 0);
-	fast = run(&guest, 990, MIB, 55 * SEC, &most);
+	fast = run(&guest, 900, MIB, 55 * SEC, &most);
 	cr_assert(fast > 0 && fast < all && most > 0, "%llu %llu %u", (unsigned long long)fast,
 		  (unsigned long long)all, most);
 }
 
 Test(mig_throttle, it_is_given_back)
 {
-	struct mig_throttle throttle = mig_throttle_begin(990);
+	struct mig_throttle throttle = mig_throttle_begin(900);
 	struct mig_throttle_round round = { .sent_bytes = MIB,
 					    .took_ns = SEC,
 					    .left_bytes = 4 * MIB,
@@ -135,7 +136,7 @@ Test(mig_throttle, it_is_given_back)
 
 Test(mig_throttle, a_goal_that_cannot_be_met_slows_nobody)
 {
-	struct mig_throttle throttle = mig_throttle_begin(990);
+	struct mig_throttle throttle = mig_throttle_begin(900);
 	struct mig_throttle_round round = {
 		.sent_bytes = MIB, .took_ns = SEC, .left_bytes = 4 * MIB, .time_ns = UINT64_MAX
 	};
@@ -174,18 +175,40 @@ Test(mig_throttle, who_writes_is_slowed)
 	const uint64_t most[] = { UINT64_MAX, UINT64_MAX, 1 };
 	uint32_t shares[4];
 
-	mig_throttle_shares(400, 990, one, 4, shares);
+	mig_throttle_shares(400, 900, one, 4, shares);
 	cr_assert(shares[0] == 0 && shares[1] == 400 && shares[2] == 0 && shares[3] == 0);
-	mig_throttle_shares(400, 990, none, 4, shares);
+	mig_throttle_shares(400, 900, none, 4, shares);
 	for (uint32_t i = 0; i < 4; i++)
 		cr_assert_eq(shares[i], 400, "nobody is known to write: all alike");
 	/* 300 * 0.3 + 100 * 0.1 = a quarter of 400 */
-	mig_throttle_shares(250, 990, some, 3, shares);
+	mig_throttle_shares(250, 900, some, 3, shares);
 	cr_assert(shares[0] >= 298 && shares[0] <= 301, "%u", shares[0]);
 	cr_assert(shares[1] >= 98 && shares[1] <= 101, "%u", shares[1]);
 	cr_assert_eq(shares[2], 0);
 	mig_throttle_shares(900, 500, some, 3, shares);
 	cr_assert(shares[0] == 500 && shares[1] <= 500);
-	mig_throttle_shares(990, 990, most, 3, shares);
-	cr_assert(shares[0] <= 990 && shares[0] >= 980 && shares[1] == shares[0]);
+	mig_throttle_shares(900, 900, most, 3, shares);
+	cr_assert(shares[0] <= 900 && shares[0] >= 890 && shares[1] == shares[0]);
+}
+
+/* Two that write 9 to 1: the shares stay, though who is slowed writes less. */
+Test(mig_throttle, shares_stay_where_the_guest_does)
+{
+	uint32_t shares[2] = { 0 };
+	uint32_t first[2];
+
+	for (uint32_t i = 0; i < 10; i++) {
+		uint64_t written[] = { 9000000ULL * (1000 - shares[0]) / 1000,
+				       1000000ULL * (1000 - shares[1]) / 1000 };
+
+		for (uint32_t k = 0; k < 2; k++)
+			written[k] = mig_throttle_freely(written[k], shares[k]);
+		mig_throttle_shares(800, 900, written, 2, shares);
+		if (i == 0)
+			memcpy(first, shares, sizeof(first));
+		cr_assert(shares[0] >= first[0] - 2 && shares[0] <= first[0] + 2, "%u: %u", i,
+			  shares[0]);
+		cr_assert(shares[1] >= first[1] - 2 && shares[1] <= first[1] + 2, "%u: %u", i,
+			  shares[1]);
+	}
 }
