@@ -13,7 +13,6 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 
-#define JSON_OWNED BASE_CLEANUP(json_decrefp) json_t
 #define READ_BYTES 65536u
 
 static int open_socket(const char *path, uint32_t timeout_s, int *ret_fd, struct base_error *err)
@@ -90,7 +89,7 @@ static int read_line(int fd, size_t limit_bytes, char **ret_line, size_t *ret_by
 
 static int take_answer(const char *line, size_t bytes, json_t **ret_result, struct base_error *err)
 {
-	JSON_OWNED *answer = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, NULL);
+	json_auto_t *answer = json_loadb(line, bytes, JSON_REJECT_DUPLICATES, NULL);
 	const char *text = NULL;
 
 	if (json_is_true(json_object_get(answer, "ok")) &&

@@ -16,8 +16,7 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 
-#define JSON_OWNED BASE_CLEANUP(json_decrefp) json_t
-#define TIMEOUT_S  10u
+#define TIMEOUT_S 10u
 
 static int check(const struct cli_vm_args *args, struct base_error *err)
 {
@@ -36,8 +35,9 @@ static int check(const struct cli_vm_args *args, struct base_error *err)
 /* What the worker tells, as text. */
 static int ask(const struct cli_vm_args *args, char **ret_text, struct base_error *err)
 {
-	JSON_OWNED *request = json_pack("{s:s,s:b}", "cmd", "migrate-timeline", "wait", args->wait);
-	JSON_OWNED *result = NULL;
+	json_auto_t *request =
+		json_pack("{s:s,s:b}", "cmd", "migrate-timeline", "wait", args->wait);
+	json_auto_t *result = NULL;
 	int code = 0;
 
 	if (request == NULL)

@@ -8,8 +8,6 @@
 #include "agent/report.h"
 #include "base/cleanup.h"
 
-#define JSON_OWNED BASE_CLEANUP(json_decrefp) json_t
-
 static int bad(struct base_error *err, const char *key, const char *expected)
 {
 	return base_fail(err, -EBADMSG, "timeline of a move: key '%s': expected %s", key, expected);
@@ -267,7 +265,7 @@ static int read_all(const json_t *root, struct report *report, struct base_error
 int report_decode(const char *text, size_t size_bytes, struct report **ret_report,
 		  struct base_error *err)
 {
-	JSON_OWNED *root = NULL;
+	json_auto_t *root = NULL;
 	BASE_FREE struct report *report = NULL;
 	int code = 0;
 

@@ -10,8 +10,6 @@
 
 #include "base/cleanup.h"
 
-#define JSON_OWNED BASE_CLEANUP(json_decrefp) json_t
-
 /* A string from outside, as it is shown in an error. */
 struct shown {
 	char text[64];
@@ -169,7 +167,7 @@ int vm_request_decode(const struct vm_command_spec *commands, size_t command_cou
 		      struct base_error *err)
 {
 	json_error_t json_error;
-	JSON_OWNED *object = json_loadb(line, size_bytes, JSON_REJECT_DUPLICATES, &json_error);
+	json_auto_t *object = json_loadb(line, size_bytes, JSON_REJECT_DUPLICATES, &json_error);
 	const json_t *id = NULL;
 	const char *name = NULL;
 
@@ -227,7 +225,7 @@ json_t *vm_json_hex(uint64_t number)
 /* The object as a line; takes it. */
 static char *to_line(json_t *object)
 {
-	JSON_OWNED *owned = object;
+	json_auto_t *owned = object;
 	BASE_FREE char *text = NULL;
 	size_t length = 0;
 	char *line = NULL;
@@ -273,8 +271,8 @@ char *vm_refusal_encode(bool has_id, int64_t id, const struct base_error *err)
 
 char *vm_event_encode(const char *event, json_t *fields)
 {
-	JSON_OWNED *object = json_pack("{s:s}", "event", event);
-	JSON_OWNED *owned = fields;
+	json_auto_t *object = json_pack("{s:s}", "event", event);
+	json_auto_t *owned = fields;
 
 	if (object == NULL || (owned != NULL && json_object_update(object, owned) < 0))
 		return NULL;

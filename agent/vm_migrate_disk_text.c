@@ -7,10 +7,8 @@
 #include <string.h>
 
 #include "agent/vm_migrate_disk.h"
-#include "base/cleanup.h"
 
-#define JSON_OWNED BASE_CLEANUP(json_decrefp) json_t
-#define LINE_MAX   (MIG_DESCRIPTION_BYTES - 1)
+#define LINE_MAX (MIG_DESCRIPTION_BYTES - 1)
 
 /* --- encode --- */
 
@@ -49,7 +47,7 @@ static json_t *top_json(const struct vm_image *image)
 
 char *vm_image_encode(const struct vm_image *image)
 {
-	JSON_OWNED *root =
+	json_auto_t *root =
 		json_pack("{s:s, s:s, s:I, s:I, s:o, s:s, s:o}", "name", image->name, "format",
 			  disk_format_name(image->format), "bytes", (json_int_t)image->bytes,
 			  "need_bytes", (json_int_t)image->need_bytes, "data_id",
@@ -228,7 +226,7 @@ static int take_top(json_t *root, struct vm_image *image, struct base_error *err
 int vm_image_decode(const char *text, struct vm_image *ret_image, struct base_error *err)
 {
 	json_error_t why;
-	JSON_OWNED *root =
+	json_auto_t *root =
 		json_loadb(text, strnlen(text, LINE_MAX + 1), JSON_REJECT_DUPLICATES, &why);
 	struct vm_image image = { .format = DISK_FORMAT_INVALID };
 	const char *name = NULL;

@@ -16,12 +16,6 @@
 
 #define FORM 1 /* of the text */
 
-static void json_release(json_t **value)
-{
-	json_decref(*value);
-}
-#define JSON_OWNED __attribute__((cleanup(json_release))) json_t
-
 void vm_plan_of(const struct vm_config *config, struct vm_plan *ret_plan)
 {
 	memset(ret_plan, 0, sizeof(*ret_plan));
@@ -111,7 +105,7 @@ static json_t *touched_json(const struct vm_touched *touched)
 
 int vm_plan_encode(const struct vm_plan *plan, char **ret_text, struct base_error *err)
 {
-	JSON_OWNED *root = json_pack(
+	json_auto_t *root = json_pack(
 		"{s:i, s:o, s:s, s:s, s:I, s:o, s:I, s:s, s:b, s:o, s:I, s:o, s:o}", "form", FORM,
 		"id", hex_json(plan->id, sizeof(plan->id)), "name", plan->name, "host", plan->host,
 		"memory", (json_int_t)plan->memory_bytes, "touched", touched_json(&plan->touched),
@@ -351,7 +345,7 @@ static void take_all(struct reading *reading, struct vm_plan *plan)
 int vm_plan_decode(const char *text, struct vm_plan *ret_plan, struct base_error *err)
 {
 	json_error_t why;
-	JSON_OWNED *root = json_loads(text, JSON_REJECT_DUPLICATES, &why);
+	json_auto_t *root = json_loads(text, JSON_REJECT_DUPLICATES, &why);
 	struct reading reading = { .object = root, .err = err };
 
 	if (!json_is_object(root))

@@ -44,17 +44,17 @@ struct vm_move {
 	struct mig_findings findings;
 	struct mig_out_report report;
 	/* Of the session's thread. */
-	bool quiet;                 /* we have quiesced it */
-	bool given;                 /* the disks were handed back, or may have been */
-	bool released;              /* the VM is another's */
-	_Atomic uint64_t epoch_now; /* at which it runs here; 0: as when this began */
+	bool quiet;                    /* we have quiesced it */
+	bool given;                    /* the disks were handed back, or may have been */
+	bool released;                 /* the VM is another's */
+	_Atomic uint64_t epoch_now;    /* at which it runs here; 0: as when this began */
+	uint32_t shares[HV_VCPUS_MAX]; /* the mover's: permille that each vCPU is slowed by */
 
 	/* Destination. */
 	struct mig_in *in;
 	struct mig_arbiter arbiter;      /* the register, on @keep */
 	struct vm_plan *plan;            /* of the VM that comes */
 	struct vm_migrate_in *images_in; /* NULL: no image comes */
-	uint32_t shares[HV_VCPUS_MAX];   /* permille that each vCPU is kept from running */
 	struct vm_ahead *ahead;          /* NULL: memory is not populated now */
 	bool comes_paused;
 	uint64_t turned_away_ns; /* the door's: when a stranger was in the log; 0: none was */

@@ -293,8 +293,8 @@ static int mode_arg(const struct vm_request *request, bool *quick, struct base_e
 }
 
 /* Arguments: to, channels, downtime_ms, time_limit_ms, late, disks, compress, bandwidth, mode,
- * verify, keep, resume_ms, dry_run_ms, spread, heartbeat
- * (behind peer and clear: peer_args()'s). */
+ * verify, keep, resume_ms, dry_run_ms; then, behind peer and clear, which are peer_args()'s:
+ * spread, heartbeat, throttle. */
 static int read_request(const struct vm_request *request, struct vm_move_request *ret_move,
 			struct base_error *err)
 {

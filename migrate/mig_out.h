@@ -104,7 +104,7 @@ struct mig_out_report {
 	uint64_t state_bytes;
 	uint32_t rounds;
 	uint32_t throttle_most; /* permille of its time, while it lasted */
-	uint64_t throttle_ns;   /* so long the guest was throttled: a part of copy_ns */
+	uint64_t throttle_ns;   /* so long, up to the end of the last round */
 	struct mig_out_line line;
 	uint32_t cuts;        /* connections that broke and were back */
 	uint64_t cut_ns;      /* without one: a part of copy_ns */

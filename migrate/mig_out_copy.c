@@ -216,6 +216,7 @@ static int one_round(struct mig_out *out, uint32_t number, enum mig_pace_step *r
 	uint64_t begin_bytes = mig_out_moved_bytes(out);
 	bool sweep = mig_out_verify_sweeps(out, false);
 	uint64_t took_ns = 0;
+	uint64_t sent_bytes = 0;
 	uint64_t left = 0;
 	uint64_t room_bytes = 0;
 	int r = send_round(out, number, false, err);
@@ -235,17 +236,18 @@ static int one_round(struct mig_out *out, uint32_t number, enum mig_pace_step *r
 	if (r < 0)
 		return r;
 	left = count_pages(out, out->next);
+	sent_bytes = mig_out_moved_bytes(out) - begin_bytes;
 	{
 		BASE_LOCKED(&out->lock);
 
 		out->left_pages = left;
 		out->dirty_bytes += left * MIG_PAGE_BYTES + out->image_bytes;
-		*ret_step = next_step(out, sweep, mig_out_moved_bytes(out) - begin_bytes, took_ns);
+		*ret_step = next_step(out, sweep, sent_bytes, took_ns);
 		room_bytes = mig_pace_room_bytes(&out->pace);
 	}
 	/* After a sweep the rounds cost more than those before it: nothing to judge from. */
 	if (*ret_step == MIG_PACE_ROUND && !sweep)
-		mig_out_throttle_next(out, mig_out_moved_bytes(out) - begin_bytes, took_ns,
+		mig_out_throttle_next(out, sent_bytes, took_ns,
 				      left * MIG_PAGE_BYTES + out->image_bytes);
 	if (*ret_step == MIG_PACE_ROUND)
 		mig_heat_leave(out->next, out->dirty, out->scratch, out->word_count,

@@ -2,16 +2,6 @@
 /* A guest that writes faster than can be sent is slowed, as far as it may be. */
 #include "migrate/mig_out_priv.h"
 
-static uint64_t time_left(const struct mig_out *out, uint64_t now_ns)
-{
-	const struct mig_pace *pace = &out->pace;
-	uint64_t late_ns = pace->begin_ns + pace->options.time_limit_ns;
-
-	if (pace->options.time_limit_ns == 0)
-		return UINT64_MAX;
-	return now_ns < late_ns ? late_ns - now_ns : 0;
-}
-
 /* For those who ask, and the report. */
 static void show(struct mig_out *out, uint32_t permille)
 {
@@ -49,7 +39,7 @@ void mig_out_throttle_next(struct mig_out *out, uint64_t sent_bytes, uint64_t to
 		BASE_LOCKED(&out->lock);
 
 		round.room_bytes = mig_pace_room_bytes(&out->pace);
-		round.time_ns = time_left(out, mig_out_now());
+		round.time_ns = mig_pace_time_ns(&out->pace, mig_out_now());
 	}
 	set(out, mig_throttle_next(&out->throttle, &round));
 }

@@ -111,13 +111,20 @@ static bool note_left(struct mig_pace *pace, uint64_t now_ns, uint64_t left_byte
 	return left_bytes <= near;
 }
 
+uint64_t mig_pace_time_ns(const struct mig_pace *pace, uint64_t now_ns)
+{
+	if (pace->options.time_limit_ns == 0)
+		return UINT64_MAX;
+	return less(pace->options.time_limit_ns, less(now_ns, pace->begin_ns));
+}
+
 static bool is_late(const struct mig_pace *pace, uint64_t now_ns)
 {
 	const struct mig_pace_options *options = &pace->options;
 
 	if (pace->is_late || pace->rounds >= MIG_PACE_ROUNDS_MAX)
 		return true;
-	if (options->time_limit_ns != 0 && less(now_ns, pace->begin_ns) >= options->time_limit_ns)
+	if (mig_pace_time_ns(pace, now_ns) == 0)
 		return true;
 	if (options->fixed_ns >= options->downtime_goal_ns)
 		return pace->rounds_without_gain >= FUTILE_ROUNDS ||

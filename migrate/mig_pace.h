@@ -98,6 +98,9 @@ void mig_pace_skip(struct mig_pace *pace, uint64_t now_ns, uint64_t sent_bytes,
  */
 enum mig_pace_step mig_pace_post(struct mig_pace *pace, uint64_t image_bytes);
 
+/* Until it is late because of the time limit; UINT64_MAX: there is none. */
+uint64_t mig_pace_time_ns(const struct mig_pace *pace, uint64_t now_ns);
+
 /* The blackout that a switch with @left_bytes would cost. */
 uint64_t mig_pace_blackout_ns(const struct mig_pace *pace, uint64_t left_bytes);
 
