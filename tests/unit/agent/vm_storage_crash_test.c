@@ -13,6 +13,7 @@
 
 #include "agent/vm_storage_move.h"
 #include "hypervisor/disk/disk_next.h"
+#include "tests/support/depth.h"
 #include "tests/support/disk_lab.h"
 
 #define MIB        (1ULL << 20)
@@ -183,7 +184,7 @@ static void fail_power_everywhere(bool keep)
 	guest_writes();
 	guest_flushes();
 	for (uint64_t events = flushed[0].events; events <= fake_store_event_count(lab.store);
-	     events++)
+	     events += 1 + depth_stride() / 9)
 		check_crash(events, losses[events % (sizeof(losses) / sizeof(losses[0]))]);
 }
 

@@ -58,13 +58,13 @@ Test(vhdx_io, random_requests_with_4096_byte_sectors_and_larger_blocks)
 		.sector_bytes = 4096,
 	};
 
-	for (uint64_t seed = 1; seed <= 4; seed++)
+	for (uint64_t seed = 1; seed <= 4; seed += 1 + depth_stride() / 13)
 		random_seed(&options, seed);
 }
 
 Test(vhdx_io, random_requests_on_a_fixed_image)
 {
-	for (uint64_t seed = 1; seed <= 4; seed++)
+	for (uint64_t seed = 1; seed <= 4; seed += 1 + depth_stride() / 13)
 		random_seed(&fixed, seed);
 }
 
