@@ -125,6 +125,8 @@ off_by() { # how far the guest's clock is behind ours, seconds: the least of som
 	echo "$best"
 }
 
+FAULTS='bus: load BAD|BUG:|soft lockup|detected stall' # what a guest says that something is wrong
+
 save_restore() { # save_restore VCPUS TIMES: saved and restored under load, nothing is lost
 	local name=bus-save-$1-vcpus began=$SECONDS reason= off=
 	fresh
@@ -140,11 +142,12 @@ save_restore() { # save_restore VCPUS TIMES: saved and restored under load, noth
 		off=$(off_by)
 		((off <= 2)) || reason=${reason:-the clock is $off s late after restore $i}
 	done
-	grep -aqE "bus: load BAD|BUG:|soft lockup|detected stall" "$work/console" &&
+	grep -aqE "$FAULTS" "$work/console" &&
 		reason=${reason:-the guest found a fault}
 	[[ -z $reason ]] || "$CTL" "$work/control" dump
 	kill -KILL "$worker" 2>/dev/null && wait "$worker" 2>/dev/null
 	if [[ -n $reason ]]; then
+		grep -aE -B5 -A40 "$FAULTS" "$work/console"
 		tail -n 30 "$work/console" "$work/log"
 		fail "$name" "$reason"
 	else
